@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine:
+#   make demo   create the environment and run the main job (report in demo/report.html)
+#   make test   create the environment and run every check
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+JOBS ?= 2
+
+.PHONY: demo test lint types layers docs clean python-version
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/demo.py --out demo
+
+test: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+python-version:
+	@test -n "$(PYTHON)" || { echo "ragscale needs Python 3.11 or newer, and no python3 is on the PATH: install it, or run make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ragscale needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1): install a newer one, or run make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot create virtual environments: install its venv package (Debian: apt-get install python3-venv)"; exit 1; }
+
+$(BIN)/python: | python-version
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e ".[plot]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) torch -e ".[all]" --group dev
+	@touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) demo docs/_build docs/gallery docs/reference/generated

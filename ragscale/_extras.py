@@ -1,0 +1,31 @@
+"""Optional dependencies: import one, or say what to install."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from ragscale.errors import MissingExtraError
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, or raise with the command that installs it.
+
+    Parameters
+    ----------
+    module : str
+        Dotted name of the module, e.g. ``"matplotlib.pyplot"``.
+    extra : str
+        The extra of ragscale that brings it, e.g. ``"plot"``.
+
+    Raises
+    ------
+    MissingExtraError
+        When the module, or something that it imports, is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"'{error.name}' is needed here and is not installed: pip install 'ragscale[{extra}]'", name=error.name
+        ) from error

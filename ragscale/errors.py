@@ -1,0 +1,54 @@
+"""Every exception and warning that ragscale raises.
+
+Each error also is the matching builtin, so that code that knows nothing of ragscale catches it too.
+"""
+
+from __future__ import annotations
+
+
+class RagscaleError(Exception):
+    """Base of every error that ragscale raises on purpose."""
+
+
+class ConfigError(RagscaleError, ValueError):
+    """A configuration or argument cannot work; the message lists every problem."""
+
+
+class ResultsError(RagscaleError, ValueError):
+    """A results table is malformed; the message lists every problem."""
+
+
+class SplitError(RagscaleError, ValueError):
+    """A corpus, split or store cannot give what was asked of it."""
+
+
+class FitError(RagscaleError, RuntimeError):
+    """A law cannot be fitted to these results, or the fit did not converge."""
+
+
+class NotIndexedError(RagscaleError, RuntimeError):
+    """A retriever was searched before it was given passages."""
+
+
+class CheckpointError(RagscaleError, RuntimeError):
+    """A checkpoint or saved artefact is missing, damaged or belongs to something else."""
+
+
+class MissingExtraError(RagscaleError, ImportError):
+    """An optional dependency is not installed; the message says what to install."""
+
+
+class RagscaleWarning(UserWarning):
+    """Base of every warning that ragscale issues."""
+
+
+class IdentifiabilityWarning(RagscaleWarning):
+    """The results do not determine every parameter of the law."""
+
+
+class ExtrapolationWarning(RagscaleWarning):
+    """A prediction or decision lies far outside the fitted range."""
+
+
+class ResultsWarning(RagscaleWarning):
+    """A results table is valid but probably not what was meant."""
