@@ -1,0 +1,56 @@
+"""Sphinx configuration: MyST Markdown, numpydoc-style docstrings, and a gallery that runs every example."""
+
+import os
+
+import ragscale
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+project = "ragscale"
+copyright = "the ragscale maintainers"
+version = release = ragscale.__version__
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py", "gallery/**/*.zip", "gallery/**/*.json"]
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+myst_dmath_double_inline = True
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autosummary_generate = False
+# pickled configuration values hold gallery classes; nothing is lost by reading them anew
+suppress_warnings = ["config.cache"]
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",
+    "ignore_pattern": r"(__init__|demo)\.py$",
+    "abort_on_example_error": False,
+    "only_warn_on_example_error": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "min_reported_time": 1,
+    "matplotlib_animations": False,
+    "image_scrapers": ("matplotlib",),
+    "reset_modules": ("matplotlib",),
+    "capture_repr": ("_repr_html_", "__repr__"),
+    "within_subsection_order": "FileNameSortKey",
+}
+
+html_theme = "furo"
+html_title = "ragscale"
+html_static_path = ["_static"]
