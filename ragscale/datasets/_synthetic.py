@@ -1,0 +1,346 @@
+"""A small world with known facts: entities with attributes, written about at Zipf frequencies, and asked about.
+
+Everyone can run the whole experiment on it without a corpus. Nothing in it favours memory or retrieval: what a model
+remembers depends on how often a fact stands in its prefix of the corpus, what it finds depends on whether the fact
+stands in the store, and whether it can use a passage depends on the share of the text that shows how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ragscale.errors import ConfigError
+from ragscale.passages import Document
+
+_ONSETS = ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "br", "dr", "kr", "st", "tr", "pl")
+_VOWELS = ("a", "e", "i", "o", "u")
+_CODAS = ("", "", "", "n", "r", "l", "s", "k")
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """One kind of fact: how it is written, how it is asked, how many values it can take."""
+
+    name: str
+    sentences: tuple[str, ...]
+    question: str
+    of_other: str
+    n_values: int
+
+
+# In a sentence, {x} is the entity and {v} the value; `of_other` asks for the same attribute of somebody's mentor.
+_RELATIONS = (
+    Relation(
+        "birthplace",
+        ("{x} was born in {v}.", "The birthplace of {x} is {v}.", "{v} is the town where {x} was born."),
+        "Where was {x} born?",
+        "Where was the mentor of {x} born?",
+        40,
+    ),
+    Relation(
+        "profession",
+        ("{x} works as a {v}.", "By profession {x} is a {v}.", "{x} earns a living as a {v}."),
+        "What does {x} work as?",
+        "What does the mentor of {x} work as?",
+        24,
+    ),
+    Relation(
+        "instrument",
+        ("{x} plays the {v}.", "The instrument of {x} is the {v}.", "In the evening {x} plays the {v}."),
+        "Which instrument does {x} play?",
+        "Which instrument does the mentor of {x} play?",
+        16,
+    ),
+    Relation(
+        "language",
+        ("{x} speaks {v}.", "The language of {x} is {v}.", "At home {x} speaks {v}."),
+        "Which language does {x} speak?",
+        "Which language does the mentor of {x} speak?",
+        24,
+    ),
+    Relation(
+        "colour",
+        ("{x} likes the colour {v}.", "The favourite colour of {x} is {v}.", "{v} is the colour that {x} likes."),
+        "Which colour does {x} like?",
+        "Which colour does the mentor of {x} like?",
+        12,
+    ),
+)
+_MENTOR = ("The mentor of {x} is {v}.", "{x} learned everything from {v}.", "{v} is the mentor of {x}.")
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticWorld:
+    """Documents, questions and the whole truth about both.
+
+    Attributes
+    ----------
+    documents : tuple of Document
+        The corpus; ``source`` is ``"facts"`` or ``"reading"``.
+    questions : tuple of dict
+        Records of the JSON Lines question schema: ``id, task, question, answers, choices, answer_index,
+        gold_doc_ids, meta``. ``task`` is ``"<band>"`` for single facts, ``"multi-hop"`` for two.
+    bands : tuple of str
+        Names of the frequency bands, most frequent first.
+    facts : dict
+        ``(entity, relation) -> value`` for every entity of the world.
+    fact_documents : dict
+        ``(entity, relation) -> ids of the documents that state it``, so that the exposures of any fact in any
+        prefix or store can be counted.
+    """
+
+    documents: tuple[Document, ...]
+    questions: tuple[dict[str, Any], ...]
+    bands: tuple[str, ...]
+    facts: dict[tuple[str, str], str] = field(repr=False)
+    fact_documents: dict[tuple[str, str], tuple[str, ...]] = field(repr=False)
+
+    def exposures(self, document_ids: Sequence[str]) -> dict[str, int]:
+        """Count, for each question, how often ``document_ids`` state what it asks.
+
+        For a multi-hop question both facts are needed, and the rarer one counts.
+        """
+        present = set(document_ids)
+        return {
+            question["id"]: min(
+                len(present.intersection(self.fact_documents.get((entity, relation), ())))
+                for entity, relation in question["meta"]["facts"]
+            )
+            for question in self.questions
+        }
+
+
+def synthetic_corpus(
+    *,
+    n_documents: int = 4000,
+    n_entities: int = 400,
+    zipf: float = 1.0,
+    reading_share: float = 0.3,
+    n_questions: int = 100,
+    n_bands: int = 3,
+    facts_per_document: int = 3,
+    seed: int = 0,
+) -> SyntheticWorld:
+    """Write a corpus about invented entities, and the questions that its facts answer.
+
+    A document of the kind ``"facts"`` tells ``facts_per_document`` things about one entity, drawn with probability
+    proportional to rank ** -``zipf``, in varied sentences. A document of the kind ``"reading"`` is a passage about
+    people who occur nowhere else, followed by a question and its answer: it teaches to answer from a passage and
+    nothing about the world.
+
+    Parameters
+    ----------
+    n_documents : int
+        Documents in all; about 45 tokens each with a small tokenizer.
+    n_entities : int
+        Entities of the world; each has five attributes and a mentor.
+    zipf : float
+        Exponent of the frequencies; 0 writes about everybody equally often.
+    reading_share : float
+        Share of the documents that teach reading, in [0, 1).
+    n_questions : int
+        Questions in each band, and multi-hop questions (fewer when the world has fewer facts).
+    n_bands : int
+        Equal groups of entities by frequency; each band is a task of its own.
+    facts_per_document : int
+        From 1 to 6.
+    seed : int
+        The world is a function of the arguments and this seed.
+
+    Returns
+    -------
+    SyntheticWorld
+
+    Raises
+    ------
+    ConfigError
+        Listing every argument that is out of range.
+
+    Examples
+    --------
+    >>> world = synthetic_corpus(n_documents=200, n_entities=30, n_questions=5, seed=1)
+    >>> len(world.documents), world.bands
+    (200, ('frequent', 'middle', 'rare'))
+    >>> sorted({document.source for document in world.documents})
+    ['facts', 'reading']
+    """
+    problems = [
+        f"{name} = {value!r} must be {rule}"
+        for name, value, rule, good in (
+            ("n_documents", n_documents, "at least 1", n_documents >= 1),
+            ("n_entities", n_entities, "at least n_bands and at least 8", n_entities >= max(n_bands, 8)),
+            ("zipf", zipf, "finite and at least 0", np.isfinite(zipf) and zipf >= 0),
+            ("reading_share", reading_share, "in [0, 1)", 0 <= reading_share < 1),
+            ("n_questions", n_questions, "at least 1", n_questions >= 1),
+            ("n_bands", n_bands, "from 1 to 10", 1 <= n_bands <= 10),
+            ("facts_per_document", facts_per_document, "from 1 to 6", 1 <= facts_per_document <= 6),
+        )
+        if not good
+    ]
+    if problems:
+        raise ConfigError("synthetic_corpus: " + "; ".join(problems))
+    rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
+    names = _invent_names(n_entities, rngs[0], taken=set())
+    values = {relation.name: _invent_names(relation.n_values, rngs[0], taken=set(names)) for relation in _RELATIONS}
+    facts = _draw_facts(names, values, rngs[1])
+    probabilities = np.arange(1, n_entities + 1, dtype=float) ** -zipf
+    probabilities /= probabilities.sum()
+    n_reading = round(n_documents * reading_share)
+    kinds = rngs[2].permutation(np.arange(n_documents) < n_reading)
+    documents: list[Document] = []
+    stated: dict[tuple[str, str], list[str]] = {}
+    width = len(str(n_documents - 1))
+    for index, reading in enumerate(kinds):
+        identifier = f"{'reading' if reading else 'facts'}-{index:0{width}d}"
+        if reading:
+            documents.append(Document(identifier, _reading_text(values, rngs[3]), source="reading"))
+            continue
+        entity = names[int(rngs[2].choice(n_entities, p=probabilities))]
+        relations = rngs[2].permutation([*values, "mentor"])[:facts_per_document]
+        text = " ".join(_sentence(entity, str(name), facts[entity, str(name)], rngs[2]) for name in relations)
+        documents.append(Document(identifier, text, title=entity, source="facts"))
+        for name in relations:
+            stated.setdefault((entity, str(name)), []).append(identifier)
+    fact_documents = {key: tuple(identifiers) for key, identifiers in stated.items()}
+    bands = _band_names(n_bands)
+    questions = _ask(
+        names=names,
+        values=values,
+        facts=facts,
+        fact_documents=fact_documents,
+        bands=bands,
+        n_questions=n_questions,
+        rng=rngs[1],
+    )
+    return SyntheticWorld(tuple(documents), tuple(questions), bands, facts, fact_documents)
+
+
+def _invent_names(n: int, rng: np.random.Generator, taken: set[str]) -> list[str]:
+    names: list[str] = []
+    while len(names) < n:
+        syllables = 2 if rng.random() < 0.6 else 3
+        word = "".join(
+            str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS)) + str(rng.choice(_CODAS)) for _ in range(syllables)
+        ).capitalize()
+        if word not in taken:
+            taken.add(word)
+            names.append(word)
+    return names
+
+
+def _draw_facts(names: list[str], values: dict[str, list[str]], rng: np.random.Generator) -> dict[tuple[str, str], str]:
+    facts = {(name, relation): str(rng.choice(options)) for name in names for relation, options in values.items()}
+    mentors = rng.permutation(len(names))
+    for position, place in enumerate(mentors):  # one cycle through everybody: nobody is their own mentor
+        facts[names[place], "mentor"] = names[mentors[position - 1]]
+    return facts
+
+
+def _sentence(entity: str, relation: str, value: str, rng: np.random.Generator) -> str:
+    templates = _MENTOR if relation == "mentor" else next(r.sentences for r in _RELATIONS if r.name == relation)
+    return str(rng.choice(templates)).format(x=entity, v=value)
+
+
+def _reading_text(values: dict[str, list[str]], rng: np.random.Generator) -> str:
+    """A passage about two people of no other text, and one question that the passage answers."""
+    people = _invent_names(2, rng, taken=set())
+    told: list[tuple[str, Relation, str]] = []
+    for person in people:
+        chosen = rng.choice(len(_RELATIONS), size=2, replace=False)
+        told += [(person, _RELATIONS[i], str(rng.choice(values[_RELATIONS[i].name]))) for i in chosen]
+    order = rng.permutation(len(told))
+    passage = " ".join(_sentence(told[i][0], told[i][1].name, told[i][2], rng) for i in order)
+    person, relation, value = told[int(rng.integers(len(told)))]
+    return f"{passage}\n\nQuestion: {relation.question.format(x=person)}\nAnswer: {value}"
+
+
+def _band_names(n_bands: int) -> tuple[str, ...]:
+    known = {1: ("all",), 2: ("frequent", "rare"), 3: ("frequent", "middle", "rare")}
+    return known.get(n_bands) or tuple(f"band-{index}" for index in range(1, n_bands + 1))
+
+
+def _ask(
+    *,
+    names: list[str],
+    values: dict[str, list[str]],
+    facts: dict[tuple[str, str], str],
+    fact_documents: dict[tuple[str, str], tuple[str, ...]],
+    bands: tuple[str, ...],
+    n_questions: int,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """Ask about facts that some document states, the same number in every band."""
+    by_name = {relation.name: relation for relation in _RELATIONS}
+    groups = np.array_split(np.arange(len(names)), len(bands))
+    questions: list[dict[str, Any]] = []
+    for band, group in zip(bands, groups, strict=True):
+        known = [(names[i], r) for i in group for r in values if (names[i], r) in fact_documents]
+        for number in rng.permutation(len(known))[:n_questions]:
+            entity, relation = known[number]
+            questions.append(
+                _question(
+                    identifier=f"{band}-{len(questions)}",
+                    task=band,
+                    text=by_name[relation].question.format(x=entity),
+                    answer=facts[entity, relation],
+                    options=values[relation],
+                    needed=[(entity, relation)],
+                    fact_documents=fact_documents,
+                    rng=rng,
+                )
+            )
+    chains = [
+        (name, facts[name, "mentor"], relation)
+        for name in names
+        for relation in values
+        if (name, "mentor") in fact_documents and (facts[name, "mentor"], relation) in fact_documents
+    ]
+    for number in rng.permutation(len(chains))[:n_questions]:
+        entity, mentor, relation = chains[number]
+        questions.append(
+            _question(
+                identifier=f"multi-hop-{len(questions)}",
+                task="multi-hop",
+                text=by_name[relation].of_other.format(x=entity),
+                answer=facts[mentor, relation],
+                options=values[relation],
+                needed=[(entity, "mentor"), (mentor, relation)],
+                fact_documents=fact_documents,
+                rng=rng,
+            )
+        )
+    return questions
+
+
+def _question(
+    *,
+    identifier: str,
+    task: str,
+    text: str,
+    answer: str,
+    options: list[str],
+    needed: list[tuple[str, str]],
+    fact_documents: dict[tuple[str, str], tuple[str, ...]],
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    others = [option for option in options if option != answer]
+    choices = [str(option) for option in rng.permutation([*rng.permutation(others)[:3], answer])]
+    return {
+        "id": identifier,
+        "task": task,
+        "split": "test",
+        "question": text,
+        "choices": choices,
+        "answer_index": choices.index(answer),
+        "answers": [answer],
+        "gold_doc_ids": [fact_documents[fact][0] for fact in needed],
+        "meta": {
+            "facts": needed,
+            "n_documents": min(len(fact_documents[fact]) for fact in needed),
+            "hops": len(needed),
+        },
+    }
