@@ -1,0 +1,25 @@
+"""The results table: one row per (N, D, R, task, metric, seed, condition), checked before anything is fitted to it.
+
+A results table is a plain `pandas.DataFrame`. Required columns: ``N`` (parameters), ``D`` (pretraining tokens), ``R``
+(tokens in the retrieval store, 0 without retrieval) and ``value``; N, D and R are counts, never billions or ratios.
+Usual: ``task``, ``metric``, ``seed``. Optional: ``N_total, stderr, n_examples, k, retriever, condition, flops, split,
+run``. Any further column is kept and tells rows apart.
+"""
+
+from ragscale.results._files import append, read, write
+from ragscale.results._lm_eval import read_lm_eval
+from ragscale.results._paper import read_paper_csv
+from ragscale.results._seeds import average_seeds
+from ragscale.results._table import OPTIONAL, REQUIRED, validate
+
+__all__ = [
+    "OPTIONAL",
+    "REQUIRED",
+    "append",
+    "average_seeds",
+    "read",
+    "read_lm_eval",
+    "read_paper_csv",
+    "validate",
+    "write",
+]

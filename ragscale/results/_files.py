@@ -1,0 +1,283 @@
+"""Results tables on disk: .jsonl, .csv and .parquet, whole or absent even when a run is killed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ragscale._extras import require
+from ragscale._files import atomic_write
+from ragscale.errors import ResultsError, ResultsWarning
+from ragscale.results._table import validate
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows has no advisory locks; one writer at a time there
+    fcntl = None
+
+_SUFFIXES = (".jsonl", ".csv", ".parquet")
+_TEXT_COLUMNS = ("task", "metric", "retriever", "condition", "split", "run")
+
+
+def read(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a results table by its suffix and validate it.
+
+    Parameters
+    ----------
+    path : path
+        A ``.jsonl``, ``.csv`` or ``.parquet`` file. A CSV carries no types: its text columns (task, metric, retriever,
+        condition, split, run) are read as text, everything else as pandas guesses; the other two keep types.
+
+    Returns
+    -------
+    DataFrame
+        The canonical table, see `validate`.
+
+    Raises
+    ------
+    ResultsError
+        When the suffix is unknown, the file is no table, or the table has problems.
+    FileNotFoundError
+        When there is no such file.
+
+    Warns
+    -----
+    ResultsWarning
+        When a ``.jsonl`` ends in half a row: a run was killed while it wrote. The half row is left out.
+    """
+    path = Path(path)
+    frame = _READERS[_suffix(path)](path)
+    try:
+        return validate(frame)
+    except ResultsError as error:
+        raise ResultsError(f"{path}: {error}") from error
+
+
+def write(results: Any, path: str | os.PathLike[str]) -> None:
+    """Validate a results table and write it by suffix: the file is the old one or the whole new one, never half.
+
+    Parameters
+    ----------
+    results : DataFrame, or anything that `validate` accepts
+    path : path
+        A ``.jsonl``, ``.csv`` or ``.parquet`` file; numbers come back bit for bit from each of them.
+
+    Raises
+    ------
+    ResultsError
+        When the table has problems, the suffix is unknown, or a cell cannot be written in that format.
+    """
+    path = Path(path)
+    suffix = _suffix(path)
+    content = _encode(validate(results), suffix)
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def append(results: Any, path: str | os.PathLike[str]) -> None:
+    """Add rows to a results table on disk, creating it if need be.
+
+    A ``.jsonl`` grows in place: rows are written whole and synced, and half a row that a killed run left behind is
+    removed first. The other two formats are read and replaced as a whole. Appenders on one machine wait for each other.
+
+    Parameters
+    ----------
+    results : DataFrame, or anything that `validate` accepts
+        The new rows.
+    path : path
+        A ``.jsonl`` (best for many appends), ``.csv`` or ``.parquet`` file.
+
+    Raises
+    ------
+    ResultsError
+        As for `write`; the file is then unchanged.
+    """
+    path = Path(path)
+    suffix = _suffix(path)
+    with warnings.catch_warnings():
+        # that the new rows hold no R = 0 says nothing: the file may
+        warnings.filterwarnings("ignore", message="no row has R = 0", category=ResultsWarning)
+        rows = validate(results)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.parent):
+        if suffix == ".jsonl":
+            _grow(path, _encode(rows, suffix))
+            return
+        if path.exists():
+            rows = pd.concat([_READERS[suffix](path), rows], ignore_index=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResultsWarning)
+                rows = validate(rows)
+        content = _encode(rows, suffix)
+        with atomic_write(path) as file:
+            file.write(content)
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise ResultsError(f"{path}: the suffix {path.suffix!r} is not one of {', '.join(_SUFFIXES)}")
+    return suffix
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    if fcntl is None:  # pragma: no cover
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _grow(path: Path, content: bytes) -> None:
+    with open(path, "a+b") as file:
+        whole = _whole_length(file)
+        file.truncate(whole)
+        if whole and _last_byte(file, whole) != b"\n":
+            content = b"\n" + content
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _last_byte(file: Any, end: int) -> bytes:
+    file.seek(end - 1)
+    return file.read(1)
+
+
+def _whole_length(file: Any) -> int:
+    """Return where the last whole row ends; a last line without newline counts when it is valid JSON."""
+    end = file.seek(0, os.SEEK_END)
+    tail, start = b"", end
+    while start > 0 and b"\n" not in tail:
+        step = min(start, 1 << 16)
+        start -= step
+        file.seek(start)
+        tail = file.read(step) + tail
+    last = tail.rpartition(b"\n")[2]
+    if not last:
+        return end
+    try:
+        json.loads(last)
+    except ValueError:
+        return end - len(last)
+    return end
+
+
+def _read_jsonl(path: Path) -> pd.DataFrame:
+    lines = path.read_bytes().split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):
+                warnings.warn(
+                    f"{path} ends in half a row (line {number}), left by a run that was killed; it is left out",
+                    ResultsWarning,
+                    stacklevel=4,
+                )
+                continue
+            raise ResultsError(f"{path}, line {number} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise ResultsError(f"{path}, line {number} is a JSON {type(row).__name__}, expected one object per row")
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        header = pd.read_csv(path, nrows=0, encoding="utf-8").columns
+        text: Any = {c: str for c in _TEXT_COLUMNS if c in header}
+        # a task may be called "NA"; only an empty cell is a missing one
+        return pd.read_csv(
+            path, encoding="utf-8", dtype=text, float_precision="round_trip", keep_default_na=False, na_values=[""]
+        )
+    except (ValueError, OverflowError) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
+        raise ResultsError(f"{path} is not a CSV table: {error}") from error
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    arrow = require("pyarrow", "parquet")
+    with open(path, "rb"):
+        pass
+    try:
+        return pd.read_parquet(path, engine="pyarrow")
+    except (arrow.ArrowException, ValueError, OSError) as error:
+        raise ResultsError(f"{path} is not a parquet table: {error}") from error
+
+
+_READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+
+
+def _encode(table: pd.DataFrame, suffix: str) -> bytes:
+    if suffix == ".jsonl":
+        return _to_jsonl(table)
+    buffer = io.BytesIO()
+    try:
+        if suffix == ".csv":
+            table.to_csv(buffer, index=False, encoding="utf-8", lineterminator="\n")
+        else:
+            arrow = require("pyarrow", "parquet")
+            try:
+                _without_attrs(table).to_parquet(buffer, index=False, engine="pyarrow")
+            except arrow.ArrowException as error:
+                raise ResultsError(f"a cell cannot be written as parquet: {error}") from error
+    except (ValueError, TypeError, OverflowError) as error:
+        if isinstance(error, ResultsError):
+            raise
+        raise ResultsError(f"a cell cannot be written as {suffix[1:]}: {error}") from error
+    return buffer.getvalue()
+
+
+def _without_attrs(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.copy()
+    table.attrs = {}
+    return table
+
+
+def _to_jsonl(table: pd.DataFrame) -> bytes:
+    columns = [str(c) for c in table.columns]
+    lists = [table.iloc[:, i].astype(object).to_list() for i in range(len(columns))]
+    lines = []
+    for row in zip(*lists, strict=True):
+        cells = {c: None if _is_missing(v) else v for c, v in zip(columns, row, strict=True)}
+        try:
+            lines.append(json.dumps(cells, default=_plain, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ResultsError(f"a cell of the row {cells!r:.200} cannot be written as JSON: {error}") from error
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _is_missing(cell: Any) -> bool:
+    return (
+        cell is None
+        or cell is pd.NA
+        or cell is pd.NaT
+        or (isinstance(cell, (float, np.floating)) and bool(np.isnan(cell)))
+    )
+
+
+def _plain(cell: Any) -> Any:
+    if isinstance(cell, np.generic):
+        return cell.item()
+    if isinstance(cell, np.ndarray):
+        return cell.tolist()
+    if isinstance(cell, (pd.Timestamp, os.PathLike)):
+        return str(cell)
+    raise TypeError(f"{type(cell).__name__} is not JSON")
