@@ -1,0 +1,15 @@
+from . import laws as laws
+from ._catalogue import catalogue as catalogue
+from ._law import Parameter as Parameter
+from ._law import ScalingLaw as ScalingLaw
+from ._law import SeparableLaw as SeparableLaw
+from ._law import Theta as Theta
+from ._laws import Chinchilla as Chinchilla
+from ._laws import EffectiveData as EffectiveData
+from ._laws import Hill as Hill
+from ._laws import Interaction as Interaction
+from ._laws import Log1p as Log1p
+from ._laws import LogRatio as LogRatio
+from ._laws import Multiplicative as Multiplicative
+from ._laws import Power as Power
+from ._laws import Rpower as Rpower

@@ -1,0 +1,133 @@
+"""The shapes of a gain from retrieval: h(x) with h(0) = 0, increasing in x >= 0, where x is R (or R/N)."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ragscale.fitting._law import Parameter, Theta
+
+
+class Gain(ABC):
+    """One shape; ``unit`` is the unit of x, so that scales are searched around the typical store."""
+
+    name: ClassVar[str]
+    formula: ClassVar[str]
+
+    @abstractmethod
+    def parameters(self, unit: str) -> tuple[Parameter, ...]:
+        """Return the parameters of the shape."""
+
+    @abstractmethod
+    def value(self, x: np.ndarray, theta: Theta) -> Any:
+        """Return h(x)."""
+
+    @abstractmethod
+    def slopes(self, x: np.ndarray, theta: Theta) -> dict[str, Any]:
+        """Return dh/d parameter."""
+
+    @abstractmethod
+    def rate(self, x: np.ndarray, theta: Theta) -> Any:
+        """Return dh/dx."""
+
+
+class LogGain(Gain):
+    """h = ln(1 + eta x): unbounded, linear for small eta x."""
+
+    name = "log1p"
+    formula = "ln(1 + eta {x})"
+
+    def parameters(self, unit: str) -> tuple[Parameter, ...]:
+        inverse = "/".join(reversed(unit.split("/"))) if "/" in unit else f"1/{unit}"
+        text = "how early the gain bends; 1/eta is the store where it is C ln 2"
+        return (Parameter("eta", math.exp(-9), math.exp(9), log=True, unit=inverse, description=text),)
+
+    def value(self, x: np.ndarray, theta: Theta) -> Any:
+        return np.log1p(theta.eta * x)
+
+    def slopes(self, x: np.ndarray, theta: Theta) -> dict[str, Any]:
+        return {"eta": x / (1.0 + theta.eta * x)}
+
+    def rate(self, x: np.ndarray, theta: Theta) -> Any:
+        return theta.eta / (1.0 + theta.eta * x)
+
+
+class PowerGain(Gain):
+    """h = 1 - (1 + x/R0)^-gamma: saturates at 1; gamma -> 0 is log1p with eta = 1/R0."""
+
+    name = "power"
+    formula = "(1 - (1 + {x}/R0)^-gamma)"
+
+    def parameters(self, unit: str) -> tuple[Parameter, ...]:
+        return (
+            Parameter("gamma", 0.01, 5.0, log=True, description="exponent with which the gain saturates"),
+            Parameter("R0", 1e-4, 1e4, log=True, unit=unit, description="store where the gain starts to bend"),
+        )
+
+    def value(self, x: np.ndarray, theta: Theta) -> Any:
+        return -np.expm1(-theta.gamma * np.log1p(x / theta.R0))
+
+    def slopes(self, x: np.ndarray, theta: Theta) -> dict[str, Any]:
+        logarithm = np.log1p(x / theta.R0)
+        left = np.exp(-theta.gamma * logarithm)
+        return {
+            "gamma": logarithm * left,
+            "R0": -theta.gamma * left * x / (theta.R0 * (theta.R0 + x)),
+        }
+
+    def rate(self, x: np.ndarray, theta: Theta) -> Any:
+        return theta.gamma / theta.R0 * np.exp(-(theta.gamma + 1.0) * np.log1p(x / theta.R0))
+
+
+class HillGain(Gain):
+    """h = x^n / (x^n + K^n): saturates at 1, half of it at K; n > 1 starts convex."""
+
+    name = "hill"
+    formula = "{x}^n / ({x}^n + K^n)"
+
+    def parameters(self, unit: str) -> tuple[Parameter, ...]:
+        return (
+            Parameter("K", 1e-4, 1e4, log=True, unit=unit, description="store that gives half of the largest gain"),
+            Parameter("n", 0.3, 4.0, log=True, description="steepness; above 1 small stores give next to nothing"),
+        )
+
+    def value(self, x: np.ndarray, theta: Theta) -> Any:
+        u = (x / theta.K) ** theta.n
+        return u / (1.0 + u)
+
+    def slopes(self, x: np.ndarray, theta: Theta) -> dict[str, Any]:
+        ratio = x / theta.K
+        u = ratio**theta.n
+        bend = u / (1.0 + u) ** 2
+        return {"K": -theta.n / theta.K * bend, "n": bend * np.log(np.where(ratio > 0, ratio, 1.0))}
+
+    def rate(self, x: np.ndarray, theta: Theta) -> Any:
+        ratio = x / theta.K
+        with np.errstate(divide="ignore"):  # n < 1: the first token has infinite slope
+            return theta.n / theta.K * ratio ** (theta.n - 1.0) / (1.0 + ratio**theta.n) ** 2
+
+
+class RootGain(Gain):
+    """h = x^g: a plain power, for the range of the data only; g > 1 is convex."""
+
+    name = "rpower"
+    formula = "{x}^g"
+
+    def parameters(self, unit: str) -> tuple[Parameter, ...]:
+        return (Parameter("g", 0.05, 2.0, log=True, description="exponent of the gain; above 1 it accelerates"),)
+
+    def value(self, x: np.ndarray, theta: Theta) -> Any:
+        return x**theta.g
+
+    def slopes(self, x: np.ndarray, theta: Theta) -> dict[str, Any]:
+        return {"g": x**theta.g * np.log(np.where(x > 0, x, 1.0))}
+
+    def rate(self, x: np.ndarray, theta: Theta) -> Any:
+        with np.errstate(divide="ignore"):  # g < 1: the first token has infinite slope
+            return theta.g * x ** (theta.g - 1.0)
+
+
+GAINS: dict[str, Gain] = {gain.name: gain for gain in (LogGain(), PowerGain(), HillGain(), RootGain())}
