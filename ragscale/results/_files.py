@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     ----------
     path : path
         A ``.jsonl``, ``.csv`` or ``.parquet`` file. A CSV carries no types: its text columns (task, metric, retriever,
-        condition, split, run) are read as text, everything else as pandas guesses; the other two keep types.
+        condition, split, run) are read as text, others as numbers if all their cells are; the other formats keep types.
 
     Returns
     -------
@@ -201,15 +202,31 @@ def _read_jsonl(path: Path) -> pd.DataFrame:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    """Read with Python's own parser: pandas' does not give every float back exactly, and takes "NA" for a gap."""
     try:
-        header = pd.read_csv(path, nrows=0, encoding="utf-8").columns
-        text: Any = {c: str for c in _TEXT_COLUMNS if c in header}
-        # a task may be called "NA"; only an empty cell is a missing one
-        return pd.read_csv(
-            path, encoding="utf-8", dtype=text, float_precision="round_trip", keep_default_na=False, na_values=[""]
-        )
-    except (ValueError, OverflowError) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
+    except (ValueError, csv.Error) as error:  # UnicodeDecodeError is a ValueError
         raise ResultsError(f"{path} is not a CSV table: {error}") from error
+    uneven = [i for i, row in enumerate(rows, start=2) if len(row) != len(header)]
+    if uneven:
+        listed = ", ".join(map(str, uneven[:5])) + (", ..." if len(uneven) > 5 else "")
+        raise ResultsError(f"{path}: lines {listed} do not have {len(header)} cells, as the header has")
+    cells = zip(*rows, strict=True) if rows else ((),) * len(header)
+    columns = [_parsed(name, column) for name, column in zip(header, cells, strict=True)]
+    return pd.concat(columns, axis=1) if columns else pd.DataFrame()
+
+
+def _parsed(name: str, column: Sequence[str]) -> pd.Series:
+    cells = [cell or None for cell in column]
+    if name not in _TEXT_COLUMNS:
+        for convert, dtype in ((int, "int64"), (float, "float64")):
+            try:
+                values = [None if c is None else convert(c) for c in cells]
+                return pd.Series(values, name=name, dtype=dtype)
+            except (ValueError, TypeError, OverflowError):  # text, a gap among integers, or beyond int64
+                continue
+    return pd.Series(cells, name=name, dtype=object)
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

@@ -61,7 +61,10 @@ def read_paper_csv(directory: str | os.PathLike[str]) -> pd.DataFrame:
         raise ResultsError(
             f"{directory} cannot be read:\n" + "\n".join(f"  {i}. {p}" for i, p in enumerate(problems, 1))
         )
-    table = pd.concat([t for t in tables if t is not None], ignore_index=True)
+    tables = [t for t in tables if t is not None]
+    if not tables:
+        raise ResultsError(f"{directory}: the files have no rows")
+    table = pd.concat(tables, ignore_index=True)
     if set(table["filter"]) == {"none"}:
         table = table.drop(columns="filter")
     with warnings.catch_warnings():

@@ -95,15 +95,16 @@ def validate(results: Any) -> pd.DataFrame:
 
 
 def as_frame(results: Any) -> pd.DataFrame:
-    """Return what was given as a DataFrame with a fresh index, or say why it is no table."""
-    if isinstance(results, pd.DataFrame):
-        return results.reset_index(drop=True)
+    """Return what was given as a DataFrame with text column names and a fresh index, or say why it is no table."""
     try:
-        return pd.DataFrame(results).reset_index(drop=True)
+        frame = pd.DataFrame(results).reset_index(drop=True)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise ResultsError(
             f"expected a table (DataFrame, dict of columns or list of rows), got {type(results).__name__}: {error}"
         ) from error
+    frame.columns = [c if isinstance(c, str) else str(c) for c in frame.columns]
+    frame.attrs = dict(getattr(results, "attrs", {}))
+    return frame
 
 
 def _listing(problems: list[str]) -> str:
