@@ -6,6 +6,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
@@ -126,7 +127,8 @@ class ScalingLaw(ABC):
     name, formula, reference : str
         snake_case name, the formula in one line, paper and equation.
     variables : tuple of str
-        Which of N, D and R the law reads.
+        Which of N, D and R the law reads, and the names of further columns of the results table that it needs, such
+        as ``("N", "D", "U")``. ``_loss`` finds those with `column`.
     parameters : tuple of Parameter
         All parameters in order, those fixed or tied included.
 
@@ -185,9 +187,9 @@ class ScalingLaw(ABC):
                 problems.append(f"cannot tie {name!r} to {other!r}: {known}")
             elif other in self.tied or name in self.fixed:
                 problems.append(f"cannot tie {name!r} to {other!r}: tie to a free parameter, and do not fix it too")
-        unknown = [variable for variable in self.variables if variable not in {"N", "D", "R"}]
+        unknown = [variable for variable in self.variables if not variable.isidentifier()]
         if unknown:
-            problems.append(f"variables {unknown} must be among N, D and R")
+            problems.append(f"variables {unknown} must be N, D, R or names of further columns of the results")
         return problems
 
     # What a subclass writes ----------------------------------------------------------------------------------------
@@ -211,6 +213,43 @@ class ScalingLaw(ABC):
         return self
 
     # What everybody calls ------------------------------------------------------------------------------------------
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """The columns of the results table that the law reads beyond N, D and R."""
+        return tuple(variable for variable in self.variables if variable not in {"N", "D", "R"})
+
+    def at(self, **columns: ArrayLike) -> ScalingLaw:
+        """Return a copy that reads its `further_columns` from ``columns``, which broadcast against N, D and R.
+
+        Raises
+        ------
+        ConfigError
+            When a column is missing, unknown or not finite.
+        """
+        arrays = {name: np.asarray(value, dtype=np.float64) for name, value in columns.items()}
+        problems = [f"column {name!r} is missing" for name in self.further_columns if name not in arrays]
+        problems += [f"column {name!r} is not read by the law" for name in arrays if name not in self.further_columns]
+        problems += [
+            f"column {name!r} holds values that are not finite"
+            for name, value in arrays.items()
+            if not np.isfinite(value).all()
+        ]
+        if problems:
+            needs = ", ".join(self.further_columns) or "none"
+            raise ConfigError(f"law {self.name!r}: " + "; ".join(problems) + f"; beyond N, D and R it reads: {needs}")
+        law = copy(self)
+        object.__setattr__(law, "_further", arrays)
+        return law
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a further column, for ``_loss``; see `at`."""
+        try:
+            return self.__dict__["_further"][name]
+        except KeyError:
+            raise ConfigError(
+                f"law {self.name!r} reads the column {name!r} of the results; give it too, e.g. loss(..., {name}=...)"
+            ) from None
 
     @property
     def free(self) -> tuple[Parameter, ...]:
@@ -238,7 +277,9 @@ class ScalingLaw(ABC):
             )
         return Theta({name: _float64(complete[name]) for name in names})
 
-    def loss(self, N: ArrayLike, D: ArrayLike, R: ArrayLike, theta: Mapping[str, Any]) -> np.ndarray:
+    def loss(
+        self, N: ArrayLike, D: ArrayLike, R: ArrayLike, theta: Mapping[str, Any], **columns: ArrayLike
+    ) -> np.ndarray:
         """Return the loss at counts N, D and R, broadcast against each other and the parameters.
 
         Parameters
@@ -247,6 +288,8 @@ class ScalingLaw(ABC):
             Parameters, pretraining tokens, store tokens; N, D > 0 and R >= 0.
         theta : mapping of str to float or array
             Parameter values in counts; give replicates the shape (S, 1) against (n,) counts.
+        **columns : array-like
+            The law's `further_columns`, if it has any.
 
         Raises
         ------
@@ -255,19 +298,20 @@ class ScalingLaw(ABC):
         """
         n, d, r = check_counts(N, D, R)
         complete = self.theta(theta)
-        value = np.asarray(self._loss(n, d, r, complete), dtype=np.float64)
+        law = self.at(**columns) if columns else self
+        value = np.asarray(law._loss(n, d, r, complete), dtype=np.float64)
         if self.offset:
             value = value + complete.offset * (r > 0)
         return value + np.zeros(np.broadcast_shapes(n.shape, d.shape, r.shape))
 
     def gradient(
-        self, N: ArrayLike, D: ArrayLike, R: ArrayLike, theta: Mapping[str, Any]
+        self, N: ArrayLike, D: ArrayLike, R: ArrayLike, theta: Mapping[str, Any], **columns: ArrayLike
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return (dL/dN, dL/dD, dL/dR) per parameter and per token; see `loss`."""
         n, d, r = check_counts(N, D, R)
         complete = self.theta(theta)
         shape = np.broadcast_shapes(n.shape, d.shape, r.shape, *(np.shape(value) for value in complete.values()))
-        slopes = self._gradient(n, d, r, complete)
+        slopes = (self.at(**columns) if columns else self)._gradient(n, d, r, complete)
         return tuple(np.broadcast_to(np.asarray(s, dtype=np.float64), shape) for s in slopes)  # type: ignore[return-value]
 
     def options(self) -> dict[str, Any]:
