@@ -1,1 +1,5 @@
-"""Placeholder replaced by the module's first commit."""
+"""Retrieval: lexical, dense and hybrid search over nested stores, exactly, from one index."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

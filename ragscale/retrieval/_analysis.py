@@ -1,0 +1,127 @@
+"""Text to terms, as Lucene's English analyzer does it: split, lower case, stop words, stem."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from array import array
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragscale._extras import require
+from ragscale.errors import ConfigError
+
+# fmt: off
+LUCENE_STOP_WORDS = (
+    "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it", "no", "not", "of",
+    "on", "or", "such", "that", "the", "their", "then", "there", "these", "they", "this", "to", "was", "will", "with",
+)
+# fmt: on
+
+# The word boundaries of Unicode Standard Annex 29, as far as they matter to a search engine: a full stop or apostrophe
+# joins two letters, a full stop or comma two digits, every ideograph is a word, and marks belong to their letter.
+_JOINED = r"(?:(?:(?<=[^\W\d_])['.:](?=[^\W\d_])|(?<=\d)['.,;](?=\d)){word}+)*"
+_ASCII = re.compile(r"\w+" + _JOINED.format(word=r"\w"), re.ASCII)
+_MARKED = "[\\w\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e31\u0e34-\u0e3a\u0e47-\u0e4e]"
+_UNICODE = re.compile(_MARKED + "+" + _JOINED.format(word=_MARKED))
+_IDEOGRAPH = re.compile("[\u3041-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_APOSTROPHES = str.maketrans("\u2019\uff07", "''")
+
+
+class Analyzer:
+    """Turn texts into term numbers; the vocabulary grows while indexing and is fixed while searching.
+
+    Parameters
+    ----------
+    stemmer : str or None
+        A Snowball algorithm of PyStemmer, e.g. ``"porter"`` or ``"german"``; None keeps words as they are.
+    stop_words : "lucene", a language that bm25s has a list for, iterable of str, or None
+        Words to leave out, compared before stemming.
+    token_pattern : str or None
+        A regular expression whose matches are the words; None splits as Lucene's standard tokenizer does and strips
+        the English possessive.
+    """
+
+    def __init__(self, stemmer: str | None, stop_words: str | Iterable[str] | None, token_pattern: str | None) -> None:
+        self._stop_words = frozenset(_stop_words(stop_words))
+        self._stem = _stemmer(stemmer)
+        self._pattern = None if token_pattern is None else re.compile(token_pattern).findall
+        self.vocabulary: dict[str, int] = {}
+
+    def index(self, texts: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Number the terms of all texts, adding new ones in order of appearance.
+
+        Returns
+        -------
+        terms : ndarray of int32, shape (n_terms,)
+            The term numbers of all texts, one text after the other.
+        bounds : ndarray of int64, shape (n_texts + 1,)
+            Text i holds ``terms[bounds[i]:bounds[i + 1]]``.
+        """
+        flat, ends, numbers = array("i"), array("q", [0]), _WordNumbers(self._stop_words, self._stem, self.vocabulary)
+        for text in texts:
+            flat.extend([numbers[word] for word in self.words(text)])
+            ends.append(len(flat))
+        words = np.frombuffer(flat, dtype=np.int32)
+        kept = words >= 0
+        n_kept = np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])
+        return words[kept], n_kept[np.frombuffer(ends, dtype=np.int64)]
+
+    def query(self, text: str) -> list[int]:
+        """Return the term numbers of a query in its order: repetitions stay, terms never indexed go."""
+        numbers, stem, stop_words = self.vocabulary, self._stem, self._stop_words
+        terms = [stem(word) for word in self.words(text) if word not in stop_words]
+        return [numbers[term] for term in terms if term in numbers]
+
+    def words(self, text: str) -> list[str]:
+        """Split a text into lower-case words, stop words included."""
+        if self._pattern is not None:
+            return self._pattern(text.lower())
+        if text.isascii():
+            words = _ASCII.findall(text.lower())
+        else:
+            text = unicodedata.normalize("NFC", text).translate(_APOSTROPHES)
+            words = _UNICODE.findall(_IDEOGRAPH.sub(r" \g<0> ", text.lower()))
+        return [word.removesuffix("'s") for word in words] if "'" in text else words
+
+
+class _WordNumbers(dict[str, int]):
+    """The number of each word's term: -1 for a stop word, a new number for a new term."""
+
+    def __init__(self, stop_words: frozenset[str], stem: Callable[[str], str], vocabulary: dict[str, int]) -> None:
+        super().__init__(dict.fromkeys(stop_words, -1))
+        self._stem, self._vocabulary = stem, vocabulary
+
+    def __missing__(self, word: str) -> int:
+        number = self[word] = self._vocabulary.setdefault(self._stem(word), len(self._vocabulary))
+        return number
+
+
+def _stop_words(stop_words: str | Iterable[str] | None) -> Iterable[str]:
+    if stop_words is None:
+        return ()
+    if not isinstance(stop_words, str):
+        return stop_words
+    if stop_words == "lucene":
+        return LUCENE_STOP_WORDS
+    lists = require("bm25s.stopwords", "bm25")
+    short = {"english": "EN"}.get(stop_words, stop_words.upper())
+    found = getattr(lists, f"STOPWORDS_{short}", None)
+    if found is None:
+        raise ConfigError(f"no stop words for {stop_words!r}: give 'lucene', a language of bm25s, a list, or None")
+    return found
+
+
+def _stemmer(name: str | None) -> Callable[[str], str]:
+    if name is None:
+        return _unchanged
+    stemmer = require("Stemmer", "bm25")
+    if name not in stemmer.algorithms() and name != "porter":
+        raise ConfigError(f"no stemmer {name!r}: give one of {', '.join(stemmer.algorithms())}, or None")
+    return stemmer.Stemmer(name).stemWord
+
+
+def _unchanged(word: str) -> str:
+    return word

@@ -1,0 +1,526 @@
+"""The base class of every retriever: one index over the largest store answers every smaller one.
+
+A store of R tokens is the longest prefix of the indexed passages whose unique tokens add up to at most R.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import operator
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ragscale._files import atomic_write, file_digest, read_json, write_json
+from ragscale.errors import CheckpointError, ConfigError, NotIndexedError
+from ragscale.passages import Passage
+from ragscale.retrieval._hits import Hits, in_order
+
+Rows = NDArray[np.int64]
+Scores = NDArray[np.float32]
+Item = TypeVar("Item")
+
+_SCHEMA, _VERSION = "ragscale.retriever", 1
+_DESCRIPTION, _PASSAGES = "retriever.json", "passages.jsonl"
+
+
+class Retriever(ABC):
+    """Find the passages that help to answer a query.
+
+    A subclass writes `_index` and `_search`; everything else (checks, order, padding, stores of every size, saving)
+    is done here. The constructor should only keep its arguments: they are recorded, and a retriever is copied and
+    loaded by calling the constructor with them again.
+
+    Attributes
+    ----------
+    passages : sequence of Passage
+        What was indexed, in store order; ``Hits.ids`` are rows of it.
+    n_passages, n_tokens : int
+        How many passages, and how many unique tokens they hold.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Overlap(Retriever):
+    ...     def _index(self, passages):
+    ...         self.words = [set(passage.text.split()) for passage in passages]
+    ...
+    ...     def _search(self, queries, k):
+    ...         shared = [[len(words & set(query.split())) or -np.inf for words in self.words] for query in queries]
+    ...         return top_k(shared, k)
+    >>> from ragscale.retrieval import top_k
+    >>> store = [Passage("a", "red fish", 2, "a"), Passage("b", "blue fish", 2, "b"), Passage("c", "blue sky", 2, "c")]
+    >>> retriever = Overlap().index(store)
+    >>> retriever.search("blue fish", k=2).ids
+    array([[1, 0]])
+    >>> {R: hits.ids.tolist() for R, hits in retriever.search("blue fish", k=2, store_tokens=[0, 2, 6]).items()}
+    {0: [[-1, -1]], 2: [[0, -1]], 6: [[1, 0]]}
+    """
+
+    _arguments: dict[str, Any]
+    _passages: Sequence[Passage] | None = None
+    _cumulative_tokens: NDArray[np.int64]
+    _prefixes: dict[int, Retriever]
+    _progress: bool = False
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        self._arguments = _bind(cls, args, kwargs)
+        return self
+
+    # What a subclass writes
+
+    @abstractmethod
+    def _index(self, passages: Sequence[Passage]) -> None:
+        """Build the index over passages (at least one), replacing what was there."""
+
+    @abstractmethod
+    def _search(self, queries: Sequence[str], k: int) -> tuple[ArrayLike, ArrayLike]:
+        """Return (rows, scores), each (n_queries, at most k): higher is better, -1 or a score of -inf pads.
+
+        ``k`` is at least 1 and at most `n_passages`. Which of several equal scores are returned must not depend on
+        ``k``: `top_k` selects so.
+        """
+
+    def _search_nested(
+        self, queries: Sequence[str], k: int, n_passages_per_store: Sequence[int]
+    ) -> Sequence[tuple[ArrayLike, ArrayLike]]:
+        """Return what an index over each prefix alone would: one (rows, scores) per store.
+
+        ``n_passages_per_store`` holds increasing counts, from 1 to `n_passages`. The default indexes each prefix
+        once, on demand, and keeps it: right for every retriever, and as dear as it sounds.
+        """
+        return [self._prefix(n)._search(queries, min(k, n)) for n in n_passages_per_store]
+
+    def _save(self, directory: Path) -> None:  # noqa: B027
+        """Write the index into an existing directory; by default nothing, and loading indexes anew."""
+
+    def _load(self, directory: Path) -> None:
+        """Read what `_save` wrote; `passages` are set. By default: index them."""
+        self._index(self.passages)
+
+    def _save_arguments(self, directory: Path) -> dict[str, Any]:
+        """Return the constructor's arguments as JSON-able values; others may be written into the directory."""
+        return {name: value for name, value in self._arguments.items() if _is_json(value)}
+
+    @classmethod
+    def _load_arguments(cls, directory: Path, stored: dict[str, Any]) -> dict[str, Any]:
+        """Turn what `_save_arguments` returned back into arguments of the constructor."""
+        return stored
+
+    def _describe(self) -> dict[str, Any]:
+        """Return what this kind of retriever adds to `describe`, e.g. ``{"bytes": 1024}``."""
+        return {}
+
+    # What a user calls
+
+    def index(self, passages: Iterable[Passage], *, progress: bool = False) -> Self:
+        """Index passages in store order, so that every smaller store is a prefix.
+
+        Parameters
+        ----------
+        passages : iterable of Passage
+            At least one, with unique ids. A sequence that is not a list is kept as it is (it may be memory-mapped).
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        Retriever
+            The retriever itself.
+
+        Raises
+        ------
+        ConfigError
+            When there is no passage, or one is not a `Passage` or repeats an id.
+        """
+        kept = _as_sequence(passages)
+        self._passages, self._prefixes, self._progress = None, {}, progress
+        cumulative = _check_passages(kept)
+        self._set_passages(kept, cumulative)
+        try:
+            self._index(kept)
+        except BaseException:
+            self._passages = None
+            raise
+        finally:
+            self._progress = False
+        return self
+
+    @overload
+    def search(
+        self, queries: str | Sequence[str], k: int = 10, *, store_tokens: None = None, progress: bool = False
+    ) -> Hits: ...
+
+    @overload
+    def search(
+        self, queries: str | Sequence[str], k: int = 10, *, store_tokens: int | Sequence[int], progress: bool = False
+    ) -> dict[int, Hits]: ...
+
+    def search(
+        self,
+        queries: str | Sequence[str],
+        k: int = 10,
+        *,
+        store_tokens: int | Sequence[int] | None = None,
+        progress: bool = False,
+    ) -> Hits | dict[int, Hits]:
+        """Return the k best passages for each query, over the whole index or over stores of several sizes.
+
+        Parameters
+        ----------
+        queries : str or sequence of str
+            One query gives hits with one row.
+        k : int
+            Hits per query; padded when the store holds fewer.
+        store_tokens : int or sequence of int, optional
+            Store sizes R in unique tokens: the store is the longest prefix of the passages that holds at most R.
+            R = 0 is the empty store.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        Hits or dict of int to Hits
+            `Hits` over all passages; with ``store_tokens`` one per R, each equal to what an index over that store
+            alone would return.
+
+        Raises
+        ------
+        NotIndexedError
+            When nothing was indexed yet.
+        """
+        passages = self.passages
+        texts = _check_queries(queries)
+        k = _check_count("k", k, least=1)
+        self._progress = progress
+        try:
+            if store_tokens is None:
+                return self._checked(self._search(texts, min(k, len(passages))), len(texts), k, len(passages))
+            return self._search_stores(texts, k, store_tokens)
+        finally:
+            self._progress = False
+
+    def _search_stores(self, texts: list[str], k: int, store_tokens: int | Sequence[int]) -> dict[int, Hits]:
+        sizes = [store_tokens] if np.ndim(store_tokens) == 0 else list(store_tokens)  # type: ignore[arg-type]
+        sizes = [_check_count("store_tokens", size, least=0) for size in sizes]
+        n_in_store = {size: self.n_passages_in_store(size) for size in sizes}
+        counts = sorted({n for n in n_in_store.values() if n > 0})
+        found = {0: _no_hits(len(texts), k)}
+        if counts:
+            answers = self._search_nested(texts, min(k, counts[-1]), counts)
+            for n, answer in zip(counts, answers, strict=True):
+                found[n] = self._checked(answer, len(texts), k, n)
+        return {size: found[n] for size, n in n_in_store.items()}
+
+    def _checked(self, answer: Any, n_queries: int, k: int, n_passages: int) -> Hits:
+        """Put an answer of the subclass in order; refuse what breaks the contract."""
+        extra = answer.filtered if isinstance(answer, Hits) else {}
+        rows, scores = (answer.ids, answer.scores) if isinstance(answer, Hits) else answer
+        rows, scores = np.asarray(rows), np.asarray(scores)
+        name = type(self).__name__
+        if rows.shape != scores.shape or rows.ndim != 2 or rows.shape[0] != n_queries:
+            raise ConfigError(
+                f"{name} returned rows {rows.shape} and scores {scores.shape}, expected both ({n_queries}, at most {k})"
+            )
+        if rows.size and (rows.max() >= n_passages or rows.min() < -1):
+            raise ConfigError(
+                f"{name} returned row {rows.max() if rows.max() >= n_passages else rows.min()} "
+                f"from a store of {n_passages} passages: rows are 0 to {n_passages - 1}, or -1"
+            )
+        if np.isnan(scores).any():
+            raise ConfigError(f"{name} returned a score that is not a number; give -inf to what is not a hit")
+        return Hits(*in_order(rows, scores, k), extra)
+
+    def n_passages_in_store(self, store_tokens: int) -> int:
+        """Return how many passages the store of R tokens holds: the longest prefix with at most R unique tokens."""
+        self._require_index()
+        return int(np.searchsorted(self._cumulative_tokens, store_tokens, side="right"))
+
+    @property
+    def passages(self) -> Sequence[Passage]:
+        """The indexed passages in store order; ``Hits.ids`` are rows of it."""
+        return self._require_index()
+
+    @property
+    def n_passages(self) -> int:
+        """Number of indexed passages."""
+        return len(self._require_index())
+
+    @property
+    def n_tokens(self) -> int:
+        """Unique tokens of the indexed passages: the largest R this index can serve."""
+        self._require_index()
+        return int(self._cumulative_tokens[-1])
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is indexed and how: kind, passages, tokens, bytes where known, parameters."""
+        return {
+            "retriever": type(self).__name__,
+            "n_passages": self.n_passages,
+            "n_tokens": self.n_tokens,
+            "parameters": {name: _short(value) for name, value in self._arguments.items()},
+            **self._describe(),
+        }
+
+    def save(self, path: str | os.PathLike[str], *, store_passages: bool = True) -> None:
+        """Write the retriever into a directory: constructor arguments, index, passages, and a digest of each file.
+
+        Parameters
+        ----------
+        path : path
+            The directory; made if missing. Another retriever's files in it are an error.
+        store_passages : bool
+            False writes the digest of the passages only; `load` must then be given the same passages.
+        """
+        passages = self._require_index()
+        directory = Path(path)
+        if directory.exists() and any(directory.iterdir()) and not (directory / _DESCRIPTION).exists():
+            raise ConfigError(f"{directory} holds other files; give a new or empty directory")
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / _DESCRIPTION).unlink(missing_ok=True)
+        arguments = self._save_arguments(directory)
+        self._save(directory)
+        if store_passages:
+            with atomic_write(directory / _PASSAGES, "w", encoding="utf-8", newline="\n") as file:
+                file.writelines(json.dumps(_fields(passage), ensure_ascii=False) + "\n" for passage in passages)
+        else:
+            (directory / _PASSAGES).unlink(missing_ok=True)
+        files = sorted(file for file in directory.rglob("*") if file.is_file())
+        description = {
+            "class": _name(type(self)),
+            "arguments": arguments,
+            "missing_arguments": sorted(set(self._arguments) - set(arguments)),
+            "n_passages": len(passages),
+            "n_tokens": self.n_tokens,
+            "passages_digest": passages_digest(passages),
+            "files": {file.relative_to(directory).as_posix(): file_digest(file) for file in files},
+        }
+        write_json(directory / _DESCRIPTION, description, schema=_SCHEMA, version=_VERSION)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, passages: Iterable[Passage] | None = None, **arguments: Any) -> Self:
+        """Read a retriever that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+            The directory.
+        passages : iterable of Passage, optional
+            The indexed passages, where they were not stored (or to share them in memory); their digest is checked.
+        **arguments
+            Constructor arguments that could not be stored (functions, models), or that shall differ.
+
+        Raises
+        ------
+        CheckpointError
+            When files are missing or changed, the passages differ, or another class wrote them.
+        """
+        directory = Path(path)
+        if not (directory / _DESCRIPTION).exists():
+            raise CheckpointError(f"{directory} holds no saved retriever ({_DESCRIPTION} is missing)")
+        description = read_json(directory / _DESCRIPTION, schema=_SCHEMA, version=_VERSION)
+        kind = _class_named(cls, description["class"], directory)
+        _check_files(directory, description["files"])
+        missing = [name for name in description["missing_arguments"] if name not in arguments]
+        if missing:
+            raise CheckpointError(
+                f"{directory}: {', '.join(missing)} could not be stored with the index; "
+                f"load it with {kind.__name__}.load(path, {', '.join(f'{name}=...' for name in missing)})"
+            )
+        self = kind._construct({**kind._load_arguments(directory, description["arguments"]), **arguments})
+        kept = _read_passages(directory) if passages is None else _as_sequence(passages)
+        if passages_digest(kept) != description["passages_digest"]:
+            raise CheckpointError(
+                f"{directory} was indexed over {description['n_passages']} other passages than the {len(kept)} given: "
+                "index and passages do not belong together"
+            )
+        self._prefixes = {}
+        self._set_passages(kept, _cumulative(kept))
+        self._load(directory)
+        return self
+
+    # Helpers for subclasses
+
+    def _track(self, items: Iterable[Item], *, what: str, total: int | None = None) -> Iterator[Item]:
+        """Iterate with a progress bar where the caller of `index` or `search` asked for one."""
+        if not self._progress:
+            yield from items
+            return
+        from tqdm.auto import tqdm
+
+        yield from tqdm(items, desc=what, total=total, leave=False)
+
+    @classmethod
+    def _construct(cls, arguments: Mapping[str, Any]) -> Self:
+        """Call the constructor with recorded arguments."""
+        signature = _signature(cls)
+        unknown = sorted(set(arguments) - set(signature.parameters))
+        if unknown:
+            raise ConfigError(f"{cls.__name__} has no argument {', '.join(unknown)}; it takes {signature}")
+        ordered = {name: arguments[name] for name in signature.parameters if name in arguments}
+        bound = inspect.BoundArguments(signature, ordered)  # type: ignore[arg-type]
+        return cls(*bound.args, **bound.kwargs)
+
+    def _prefix(self, n: int) -> Retriever:
+        """Return an equal retriever over the first n passages alone, indexed on first use."""
+        if n == self.n_passages:
+            return self
+        if n not in self._prefixes:
+            self._prefixes[n] = self._construct(self._arguments).index(self.passages[:n])
+        return self._prefixes[n]
+
+    def _set_passages(self, passages: Sequence[Passage], cumulative: NDArray[np.int64]) -> None:
+        self._passages, self._cumulative_tokens = passages, cumulative
+
+    def _require_index(self) -> Sequence[Passage]:
+        if self._passages is None:
+            raise NotIndexedError(f"this {type(self).__name__} has no passages yet: call index(passages) first")
+        return self._passages
+
+
+def passages_digest(passages: Iterable[Passage]) -> str:
+    """Return the SHA-256 of passages in their order: ids, texts, token counts and documents."""
+    digest = hashlib.sha256()
+    for passage in passages:
+        digest.update(json.dumps(_fields(passage), ensure_ascii=True).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def _fields(passage: Passage) -> list[Any]:
+    return [passage.id, passage.text, passage.n_tokens, passage.document_id, passage.n_new_tokens]
+
+
+def _read_passages(directory: Path) -> tuple[Passage, ...]:
+    path = directory / _PASSAGES
+    if not path.exists():
+        raise CheckpointError(f"{directory} was saved without its passages: load it with load(path, passages=...)")
+    with open(path, encoding="utf-8", newline="\n") as file:
+        return tuple(Passage(*json.loads(line)) for line in file)
+
+
+def _check_files(directory: Path, digests: Mapping[str, str]) -> None:
+    problems = []
+    for name, digest in digests.items():
+        if not (directory / name).exists():
+            problems.append(f"{name} is missing")
+        elif file_digest(directory / name) != digest:
+            problems.append(f"{name} was changed")
+    if problems:
+        raise CheckpointError(f"{directory} is damaged: {'; '.join(problems)}")
+
+
+def _as_sequence(passages: Iterable[Passage]) -> Sequence[Passage]:
+    if isinstance(passages, Sequence) and not isinstance(passages, list | str):
+        return passages
+    return tuple(passages)
+
+
+def _check_passages(passages: Sequence[Passage]) -> NDArray[np.int64]:
+    """Return the cumulative unique tokens, or report every problem."""
+    if not len(passages):
+        raise ConfigError("there is no passage to index")
+    problems, seen = [], set()
+    counts = np.empty(len(passages), dtype=np.int64)
+    for row, passage in enumerate(passages):
+        if not isinstance(passage, Passage):
+            problems.append(f"row {row} is a {type(passage).__name__}, not a Passage")
+            continue
+        if passage.id in seen:
+            problems.append(f"row {row} repeats the id {passage.id!r}")
+        seen.add(passage.id)
+        counts[row] = passage.n_new_tokens or 0
+        if counts[row] < 0:
+            problems.append(f"row {row} has n_new_tokens = {passage.n_new_tokens}")
+    if problems:
+        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise ConfigError(f"these passages cannot be indexed: {'; '.join(problems[:10])}{more}")
+    return np.cumsum(counts)
+
+
+def _cumulative(passages: Sequence[Passage]) -> NDArray[np.int64]:
+    return np.cumsum(np.array([passage.n_new_tokens for passage in passages], dtype=np.int64))
+
+
+def _check_queries(queries: str | Sequence[str]) -> list[str]:
+    texts = [queries] if isinstance(queries, str) else list(queries)
+    wrong = [f"query {i} is a {type(text).__name__}" for i, text in enumerate(texts) if not isinstance(text, str)]
+    if wrong:
+        raise ConfigError(f"queries must be strings: {'; '.join(wrong[:10])}")
+    return texts
+
+
+def _check_count(name: str, value: Any, *, least: int) -> int:
+    try:
+        whole = isinstance(value, float | np.floating) and float(value).is_integer()
+        count = int(value) if whole else operator.index(value)
+    except TypeError:
+        raise ConfigError(f"{name} must be a whole number, got {value!r}") from None
+    if count < least:
+        raise ConfigError(f"{name} must be at least {least}, got {value!r}")
+    return count
+
+
+def _no_hits(n_queries: int, k: int) -> Hits:
+    return Hits(np.full((n_queries, k), -1), np.full((n_queries, k), -np.inf))
+
+
+def _signature(cls: type) -> inspect.Signature:
+    """Return the constructor's signature without self (``inspect.signature(cls)`` would show ``__new__``)."""
+    if cls.__init__ is object.__init__:
+        return inspect.Signature()
+    signature = inspect.signature(cls.__init__)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the constructor's arguments by name, defaults included."""
+    try:
+        bound = _signature(cls).bind(*args, **kwargs)
+    except TypeError:  # the constructor itself says it better; and unpickling calls with nothing
+        return {}
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return json.loads(json.dumps(value, allow_nan=False)) == (list(value) if isinstance(value, tuple) else value)
+    except (TypeError, ValueError):
+        return False
+
+
+def _short(value: Any) -> Any:
+    if _is_json(value):
+        return value
+    return getattr(value, "__qualname__", None) or f"{type(value).__name__}(...)"
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _class_named(cls: type[Any], name: str, directory: Path) -> type[Any]:
+    """Find the class that saved a retriever among ``cls`` and the subclasses known to this process."""
+    if name.startswith("ragscale.retrieval."):
+        import ragscale.retrieval
+
+        getattr(ragscale.retrieval, name.partition(":")[2], None)  # an import makes the subclass known
+    known, queue = {}, [cls]
+    while queue:
+        one = queue.pop()
+        known[_name(one)] = one
+        queue.extend(one.__subclasses__())
+    if name in known:
+        return known[name]
+    if inspect.isabstract(cls):
+        raise CheckpointError(f"{directory} was saved by {name}, which is not loaded: import it first")
+    raise CheckpointError(f"{directory} was saved by {name}, not by {_name(cls)}: load it with that class")
