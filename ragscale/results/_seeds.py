@@ -15,11 +15,11 @@ _PER_RUN = ("seed", "run")
 def average_seeds(results: Any) -> pd.DataFrame:
     r"""Average the rows that differ only in ``seed`` (and ``run``, ``value``, ``stderr``, ``n_examples``, ``flops``).
 
-    With $m$ seeds of values $v_i$ and standard errors $s_i$ over the questions, the mean's standard error is
+    With m seeds of values v_i and standard errors s_i over the questions, the mean's standard error is
 
     .. math:: \mathrm{stderr}^2 = \frac{1}{m} \sum_i s_i^2 + \frac{1}{m (m - 1)} \sum_i (v_i - \bar v)^2 .
 
-    The first part does not shrink with $m$: every seed answers the same questions, so what these questions do to the
+    The first part does not shrink with m: every seed answers the same questions, so what these questions do to the
     value is common to all seeds. The second part, the spread between seeds, does. It alone is in ``stderr_seeds``.
 
     Parameters

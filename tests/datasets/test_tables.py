@@ -1,0 +1,97 @@
+"""Bundled tables: complete, licensed, and equal to their sources."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ragscale import datasets
+from ragscale.errors import ConfigError
+
+NAMES = datasets.list().index.to_list()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_table_loads_with_its_source_units_and_licence(name):
+    table = datasets.load(name)
+    listed = datasets.list().loc[name]
+    assert len(table) == listed["rows"]
+    assert table.attrs["name"] == name
+    for key in ("title", "source", "reference", "licence", "units", "notes"):
+        assert isinstance(table.attrs[key], str)
+        assert table.attrs[key]
+    assert listed["licence"] in {"MIT", "Apache-2.0", "published figures"}
+    if listed["licence"] != "published figures":
+        assert listed["commit"]
+    if listed["canonical"]:
+        assert list(table.columns[:4]) == ["N", "D", "R", "value"]
+        assert (table[["N", "D"]] >= 1e5).all().all()
+
+
+def test_every_file_is_registered_and_all_of_them_are_small():
+    files = {f.name: f for f in (resources.files("ragscale.datasets") / "tables").iterdir()}
+    registered = {f"{name}.csv" for name in NAMES}
+    assert set(files) == registered | {"registry.json"}
+    assert sum(len(f.read_bytes()) for f in files.values()) < 1_000_000
+
+
+def test_a_loaded_table_is_the_callers_own():
+    first = datasets.load("knnlm_table3")
+    first["value"] = 0
+    first.attrs["licence"] = "mine"
+    assert datasets.load("knnlm_table3")["value"].min() > 10
+    assert datasets.load("knnlm_table3").attrs["licence"] == "published figures"
+
+
+def test_an_unknown_name_suggests_a_close_one():
+    with pytest.raises(ConfigError, match="did you mean 'gemstones'"):
+        datasets.load("gemstone")
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "column", "condition"),
+    [
+        ("mlfoundations_losses", "mlfoundations_losses.csv", "loss", None),
+        ("mlfoundations_downstream", "mlfoundations_downstream.csv", "accuracy", None),
+        ("gemstones", "gemstones_validation.csv", "loss", None),
+        ("datablations", "datablations_ndu.csv", "loss", None),
+        ("porian_isoflops", "porian_isoflops.csv", "loss", None),
+        ("olmo_ladder", "olmo_ladder_final.csv", "c4_en-validation/CrossEntropyLoss", ("c4_en", "loss")),
+        (
+            "olmo_ladder",
+            "olmo_ladder_final.csv",
+            "downstream_bpb/piqa_val_rc_5shot_bpb",
+            ("piqa_val_rc_5shot", "bits_per_byte"),
+        ),
+        ("sloth_families", "sloth_families_benchmarks.csv", "bbh", ("bbh", "score")),
+    ],
+)
+def test_tables_hold_the_numbers_of_their_sources(shared_data, name, source, column, condition):
+    original = pd.read_csv(shared_data / "results" / source).dropna(subset=column)
+    table = datasets.load(name)
+    if condition is not None:
+        table = table[(table["task"] == condition[0]) & (table["metric"] == condition[1])]
+    np.testing.assert_array_equal(np.sort(table["value"]), np.sort(original[column]))
+    if name != "sloth_families":
+        np.testing.assert_allclose(
+            np.sort(table["N"] * table["D"]), np.sort(original["N"] * original["D"].astype(float))
+        )
+
+
+def test_published_figures_are_as_printed():
+    knn = datasets.load("knnlm_table3").query("split == 'test'")
+    assert knn.set_index(["D", "R"])["value"].to_dict() == {
+        (1e8, 0): 19.59,
+        (1e8, 2.87e9): 13.73,
+        (2.87e9, 0): 15.17,
+    }
+    sciq = datasets.load("paper_table1").set_index("benchmark").loc["SciQ"]
+    assert (sciq["alpha"], sciq["beta"], sciq["L0"]) == (0.5267, 0.2606, 0.9522)
+    retro = datasets.load("retro_table4").query("split == 'test' and store == 'MassiveText 100%'")
+    assert (retro["R"].item(), retro["value"].item()) == (1.792e12, 3.92)
+    figure = datasets.load("paper_figure2")
+    assert len(figure) == 55
+    assert figure["value"].agg(["min", "max"]).to_list() == [1.93, 9.08]
