@@ -460,13 +460,16 @@ def _check_queries(queries: str | Sequence[str]) -> list[str]:
 
 def _check_count(name: str, value: Any, *, least: int) -> int:
     try:
-        whole = isinstance(value, float | np.floating) and float(value).is_integer()
-        count = int(value) if whole else operator.index(value)
+        count = int(value) if _is_whole_float(value) else operator.index(value)
     except TypeError:
         raise ConfigError(f"{name} must be a whole number, got {value!r}") from None
     if count < least:
         raise ConfigError(f"{name} must be at least {least}, got {value!r}")
     return count
+
+
+def _is_whole_float(value: object) -> bool:
+    return isinstance(value, float | np.floating) and float(value).is_integer()
 
 
 def _no_hits(n_queries: int, k: int) -> Hits:

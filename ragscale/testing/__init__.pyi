@@ -1,0 +1,1 @@
+from ._retriever import check_retriever as check_retriever
