@@ -1,8 +1,13 @@
-"""The two units of text: a document of the corpus, a passage of the retrieval store."""
+"""The two units of text, a document of the corpus and a passage of the store, and how one is cut from the other."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from ragscale.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +41,13 @@ class Passage:
     text : str
         The text of the window.
     n_tokens : int
-        Tokens of the window, counted by the split's tokenizer.
+        Tokens of the window, counted by the split's tokenizer. The last window of a document counts the
+        end-of-text token that the document ends with, though its text does not show it.
     document_id : str
         The document that the window was cut from.
     n_new_tokens : int or None
-        The unique tokens that this passage adds to the store: ``n_tokens`` less the overlap with the window
-        before it. None (the default) means that nothing overlaps.
+        The unique tokens that this passage adds to the store: ``n_tokens`` less the overlap with the windows
+        listed before it. None (the default) means that nothing overlaps.
 
     Examples
     --------
@@ -58,3 +64,91 @@ class Passage:
     def __post_init__(self) -> None:
         if self.n_new_tokens is None:
             object.__setattr__(self, "n_new_tokens", self.n_tokens)
+
+
+def check_windows(size: int, overlap: int) -> None:
+    """Raise a ConfigError unless windows of ``size`` tokens can overlap by ``overlap`` and still move forward."""
+    problems = []
+    if size < 2:
+        problems.append(f"size must be at least 2 tokens, got {size}")
+    if overlap < 0 or overlap >= max(size, 1):
+        problems.append(f"overlap must be at least 0 and smaller than size ({size}), got {overlap}")
+    if problems:
+        raise ConfigError("passages cannot be cut: " + "; ".join(problems))
+
+
+def token_windows(n_tokens: int, size: int, overlap: int = 0) -> list[tuple[int, int]]:
+    """Return the (start, end) token positions of the windows of one document.
+
+    Every window holds at most ``size`` tokens, neighbours share exactly ``overlap``, together they cover the
+    document. The last position of a document is its end-of-text token; a last window that would add nothing but
+    that token takes one token more from its neighbour, so that no passage is without text.
+
+    Examples
+    --------
+    >>> token_windows(10, size=4)
+    [(0, 4), (4, 8), (8, 10)]
+    >>> token_windows(9, size=4)
+    [(0, 4), (4, 7), (7, 9)]
+    >>> token_windows(10, size=4, overlap=1)
+    [(0, 4), (3, 7), (6, 10)]
+    """
+    cuts = [0, *range(size, n_tokens, size - overlap), n_tokens]
+    if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1 and cuts[-2] - cuts[-3] > 1:
+        cuts[-2] -= 1
+    return [(max(start - overlap, 0), end) for start, end in pairwise(cuts)]
+
+
+def cut_text(text: str, windows: Sequence[tuple[int, int]], encoding: Any) -> list[str]:
+    """Return the text of each token window of one encoded document, exactly as the document has it.
+
+    ``encoding`` is the ``tokenizers.Encoding`` of ``text`` (without the end-of-text token). The pieces of windows
+    without overlap join to the text again, character by character.
+    """
+    n = len(encoding)
+
+    def character(token: int) -> int:
+        if token <= 0:
+            return 0
+        return encoding.token_to_chars(token)[0] if token < n else len(text)
+
+    return [text[character(start) : character(end)] for start, end in windows]
+
+
+def chunk(document: Document, tokenizer: Any, *, size: int = 256, overlap: int = 0) -> list[Passage]:
+    """Cut a document into passages of ``size`` tokens, in reading order.
+
+    Parameters
+    ----------
+    document : Document
+        The document; an empty text gives no passages.
+    tokenizer : tokenizers.Tokenizer or Hugging Face fast tokenizer
+        Counts the tokens; no special tokens are added, except that the last window counts one end-of-text token.
+    size : int
+        Tokens of a passage, at most.
+    overlap : int
+        Tokens that a passage shares with the one before it.
+
+    Returns
+    -------
+    list of Passage
+        With ids ``"<document id>#<number>"``. Each text is a piece of the document as it stands, not decoded tokens.
+
+    Raises
+    ------
+    ConfigError
+        When size or overlap cannot work.
+    """
+    check_windows(size, overlap)
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    encoding = backend.encode(document.text, add_special_tokens=False)
+    if not len(encoding):
+        return []
+    windows = token_windows(len(encoding) + 1, size, overlap)
+    texts = cut_text(document.text, windows, encoding)
+    passages = []
+    reached = 0
+    for number, ((start, end), text) in enumerate(zip(windows, texts, strict=True)):
+        passages.append(Passage(f"{document.id}#{number}", text, end - start, document.id, end - max(start, reached)))
+        reached = end
+    return passages

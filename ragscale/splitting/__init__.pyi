@@ -1,0 +1,14 @@
+from ._corpus import split_corpus as split_corpus
+from ._decontamination import Decontamination as Decontamination
+from ._sources import Reject as Reject
+from ._sources import Source as Source
+from ._sources import read_datatrove_tokens as read_datatrove_tokens
+from ._sources import read_huggingface as read_huggingface
+from ._sources import read_jsonl as read_jsonl
+from ._sources import read_parquet as read_parquet
+from ._sources import read_text as read_text
+from ._split import Split as Split
+from ._store import Passages as Passages
+from ._store import Store as Store
+from ._stream import TokenStream as TokenStream
+from ._tokenizers import train_tokenizer as train_tokenizer

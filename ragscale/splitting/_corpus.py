@@ -1,0 +1,419 @@
+"""``split_corpus``: from any corpus to one permutation on disk, in stages that a killed run takes up again."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from ragscale._files import atomic_write, value_digest
+from ragscale.errors import ConfigError, SplitError
+from ragscale.passages import check_windows
+from ragscale.splitting._assemble import assemble, needed_units
+from ragscale.splitting._decontamination import Decontamination, NgramIndex, as_decontamination
+from ragscale.splitting._duplicates import find_duplicates
+from ragscale.splitting._order import Runs, scatter_iterable, scatter_shard
+from ragscale.splitting._sources import Source, as_source
+from ragscale.splitting._split import Split
+from ragscale.splitting._tokenizers import as_split_tokenizer
+from ragscale.splitting._units import UnitTask, make_unit, plan_units
+from ragscale.splitting._workers import WorkerPool
+
+LAYOUT = 1
+
+
+def split_corpus(
+    documents: Any,
+    out: str | os.PathLike[str],
+    *,
+    tokenizer: Any,
+    max_tokens: int | None = None,
+    validation_tokens: int = 0,
+    seed: int = 0,
+    deduplicate: Literal["exact", "minhash"] | None = "exact",
+    decontaminate: Any = (),
+    n_workers: int = 1,
+    passage_size: int = 256,
+    passage_overlap: int = 0,
+    max_rejected: float = 0.01,
+    eos_token: str | None = None,
+    minhash_threshold: float = 0.8,
+    progress: bool | None = None,
+) -> Split:
+    """Put a corpus into one seeded order and write it so that it can be read from both ends.
+
+    The order depends on the document ids and the seed alone: not on the order of the input, its files or the number
+    of workers. A run that was killed continues when called again, and ends with the same bytes.
+
+    Parameters
+    ----------
+    documents : iterable of Document, source, or paths
+        What `read_jsonl`, `read_parquet`, `read_text`, `read_huggingface` or `read_datatrove_tokens` give, paths of
+        such files, or any iterable of `ragscale.Document` (read twice when a run is continued).
+    out : path
+        Folder of the split; made if need be. A finished split of the same corpus and settings there is returned.
+    tokenizer : str, path or tokenizer
+        A Hugging Face fast tokenizer, a ``tokenizers.Tokenizer``, or a name or path of one. Saved with the split.
+    max_tokens : int, optional
+        Keep at most this many tokens in the pool (whole documents from the front of the order).
+    validation_tokens : int
+        Set aside that many tokens first; the documents they come from are in no other part.
+    seed : int
+        Another seed, another order.
+    deduplicate : {"exact", "minhash"} or None
+        "exact" keeps one of equal texts (case and white space do not matter), "minhash" also one of each cluster of
+        near-duplicates. The one with the smallest key stays.
+    decontaminate : Decontamination, mapping, or sequence of paths or tasks
+        Evaluation questions whose 13-grams must not occur; see `Decontamination`.
+    n_workers : int
+        Processes for reading and tokenising.
+    passage_size, passage_overlap : int
+        Token windows of the store.
+    max_rejected : float
+        Stop when a larger share of the records is unusable; they are listed in ``rejects.jsonl`` either way.
+    eos_token : str, optional
+        The token that ends a document, where the tokenizer does not say.
+    minhash_threshold : float
+        Jaccard similarity of 5-word shingles from which texts are near-duplicates.
+    progress : bool, optional
+        Show a progress bar; by default when standard error is a terminal.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    ConfigError
+        When the settings cannot work; lists every problem.
+    SplitError
+        When too much was rejected, nothing is left, or ``out`` belongs to another corpus or other settings.
+    """
+    job = SplitJob.create(
+        out,
+        tokenizer=tokenizer,
+        max_tokens=max_tokens,
+        validation_tokens=validation_tokens,
+        seed=seed,
+        deduplicate=deduplicate,
+        decontaminate=decontaminate,
+        passage_size=passage_size,
+        passage_overlap=passage_overlap,
+        max_rejected=max_rejected,
+        eos_token=eos_token,
+        minhash_threshold=minhash_threshold,
+    )
+    if n_workers < 1:
+        raise ConfigError(f"n_workers must be at least 1, got {n_workers}")
+    source = as_source(documents)
+    with job.locked():
+        if job.finished():
+            job.check_same_corpus(source)
+            return Split.load(job.out)
+        job.prepare()
+        with WorkerPool(n_workers) as pool:
+            job.scatter(source, pool)
+            job.find_duplicates(pool)
+            stats = job.tokenise(pool, _Progress(job, progress))
+        job.finish(stats)
+    return Split.load(job.out)
+
+
+class SplitJob:
+    """The stages of one split in one folder; each knows what is done already.
+
+    Parameters
+    ----------
+    out : Path
+        The folder.
+    config : dict
+        All that decides the bytes, JSON-able.
+    """
+
+    def __init__(self, out: Path, config: dict[str, Any]) -> None:
+        self.out, self.config = out, config
+        self.work = out / ".work"
+        self.task = UnitTask(self.work, config["size"], config["overlap"], config["dtype"], value_digest(config))
+        self._tokenizer: Any = None
+        self._ngrams: NgramIndex | None = None
+
+    @classmethod
+    def create(
+        cls,
+        out: str | os.PathLike[str],
+        *,
+        tokenizer: Any,
+        max_tokens: int | None = None,
+        validation_tokens: int = 0,
+        seed: int = 0,
+        deduplicate: str | None = "exact",
+        decontaminate: Any = (),
+        passage_size: int = 256,
+        passage_overlap: int = 0,
+        max_rejected: float = 0.01,
+        eos_token: str | None = None,
+        minhash_threshold: float = 0.8,
+    ) -> SplitJob:
+        """Check the settings and take in the tokenizer and the questions; nothing is written yet."""
+        problems = []
+        if max_tokens is not None and max_tokens < 1:
+            problems.append(f"max_tokens must be at least 1, got {max_tokens}")
+        if validation_tokens < 0:
+            problems.append(f"validation_tokens must not be negative, got {validation_tokens}")
+        if deduplicate not in ("exact", "minhash", None):
+            problems.append(f"deduplicate must be 'exact', 'minhash' or None, got {deduplicate!r}")
+        if not 0 <= max_rejected <= 1:
+            problems.append(f"max_rejected is a share between 0 and 1, got {max_rejected}")
+        if not 0 < minhash_threshold < 1:
+            problems.append(f"minhash_threshold must lie between 0 and 1, got {minhash_threshold}")
+        if len(str(seed)) > 64:
+            problems.append(f"seed must have at most 64 digits, got {seed}")
+        try:
+            check_windows(passage_size, passage_overlap)
+        except ConfigError as error:
+            problems.append(str(error))
+        if problems:
+            raise ConfigError("the corpus cannot be split like this: " + "; ".join(problems))
+        loaded = as_split_tokenizer(tokenizer, eos_token)
+        backend = loaded.backend()
+        vocab_size = max(backend.get_vocab_size(), 1 + max(backend.get_vocab().values()))
+        wanted: Decontamination | None = as_decontamination(decontaminate)
+        ngrams = NgramIndex(wanted.questions(), wanted.n, wanted.action) if wanted else None
+        config = {
+            "layout": LAYOUT,
+            "seed": int(seed),
+            "max_tokens": None if max_tokens is None else int(max_tokens),
+            "validation_tokens": int(validation_tokens),
+            "deduplicate": {"method": deduplicate, "threshold": minhash_threshold}
+            if deduplicate == "minhash"
+            else {"method": deduplicate},
+            "decontaminate": {"n": ngrams.n, "action": ngrams.action, "questions": value_digest(ngrams.tasks)}
+            if ngrams
+            else None,
+            "size": int(passage_size),
+            "overlap": int(passage_overlap),
+            "tokenizer": loaded.digest,
+            "vocab_size": vocab_size,
+            "eos_id": backend.token_to_id(loaded.eos_token),
+            "dtype": "<u2" if vocab_size <= 1 << 16 else "<u4",
+        }
+        job = cls(Path(out), config)
+        job._tokenizer, job._ngrams, job.max_rejected = loaded, ngrams, max_rejected
+        return job
+
+    max_rejected = 1.0
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second run out of the folder; the lock goes with the process, however it ends."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        with open(self.out / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise SplitError(f"another run is splitting into {self.out} right now: wait for it") from error
+            yield
+
+    def finished(self) -> bool:
+        """Tell whether the folder holds the finished split of these settings; others are an error."""
+        if not (self.out / "manifest.json").is_file():
+            return False
+        shutil.rmtree(self.work, ignore_errors=True)
+        manifest = Split.load(self.out).manifest
+        found = {
+            "seed": manifest["seed"],
+            **manifest["settings"],
+            "validation_tokens": manifest["validation"]["n_tokens"],
+            "size": manifest["passages"]["size"],
+            "overlap": manifest["passages"]["overlap"],
+            "tokenizer": manifest["tokenizer"]["digest"],
+        }
+        self._check_same(found)
+        return True
+
+    def _check_same(self, found: dict[str, Any]) -> None:
+        differing = [
+            f"{key}: {value!r} there, {self.config[key]!r} now"
+            for key, value in found.items()
+            if value != self.config[key]
+        ]
+        if differing:
+            raise SplitError(
+                f"{self.out} belongs to a split with other settings ({'; '.join(differing)}): choose another folder, "
+                f"or delete this one"
+            )
+
+    def check_same_corpus(self, documents: Source | Iterable[Any]) -> None:
+        """Read the corpus (no tokenising) and raise when it is not the one that was split here."""
+        scratch = self.out / ".check"
+        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            with WorkerPool(1) as pool:
+                stats = list(_scatter_all(documents, scratch, self.config["seed"], pool))
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        digest = _corpus_facts(stats)["digest"]
+        known = Split.load(self.out).manifest["corpus"]["digest"]
+        if digest != known:
+            raise SplitError(
+                f"{self.out} holds the split of another corpus (digest {known[:12]}, this one {digest[:12]}): "
+                f"choose another folder, or delete this one"
+            )
+
+    def prepare(self) -> None:
+        """Make the working folder, or check that the one there belongs to these settings."""
+        marker = self.work / "config.json"
+        if marker.is_file():
+            self._check_same(json.loads(marker.read_text(encoding="utf-8")))
+            return
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True)
+        (self.work / "units").mkdir()
+        self._tokenizer.save(self.work / "tokenizer")
+        if self._ngrams is not None:
+            self._ngrams.save(self.work / "ngrams.json")
+        with atomic_write(marker, "w", encoding="utf-8") as file:
+            json.dump(self.config, file)
+
+    def scatter(self, source: Source | Iterable[Any], pool: WorkerPool) -> None:
+        """Read the corpus once into sorted runs."""
+        fingerprint = source.fingerprint() if isinstance(source, Source) else None
+        known = self.work / "source.json"
+        if known.is_file() and json.loads(known.read_text())["fingerprint"] != fingerprint:
+            raise SplitError(
+                f"the run that was stopped in {self.out} read other files, or they have changed since: "
+                f"delete {self.work} to start anew"
+            )
+        if (self.work / "corpus.json").is_file() and fingerprint is not None:
+            return
+        with atomic_write(known, "w") as file:
+            json.dump({"fingerprint": fingerprint}, file)
+        if fingerprint is None and (self.work / "corpus.json").is_file():
+            facts = json.loads((self.work / "corpus.json").read_text(encoding="utf-8"))
+            scratch = self.work / "check"
+            shutil.rmtree(scratch, ignore_errors=True)
+            again = _corpus_facts(list(_scatter_all(source, scratch, self.config["seed"], pool)))
+            shutil.rmtree(scratch, ignore_errors=True)
+            if again["digest"] != facts["digest"]:
+                raise SplitError(
+                    f"the run that was stopped in {self.out} read another corpus: delete {self.work} to start anew"
+                )
+            return
+        list(_scatter_all(source, self.work / "scatter", self.config["seed"], pool))
+        self.gather_facts()
+
+    def gather_facts(self) -> None:
+        """Join the counts of all shards; too many rejects stop the run here."""
+        stats = [json.loads(path.read_text(encoding="utf-8")) for path in (self.work / "scatter").glob("*/stats.json")]
+        facts = _corpus_facts(stats)
+        rejected = sum(facts["rejects"].values())
+        records = facts["documents"] + rejected
+        if rejected > self.max_rejected * records:
+            listing = self.out / "rejects.jsonl"
+            with atomic_write(listing, "w", encoding="utf-8") as file:
+                for path in sorted((self.work / "scatter").glob("*/rejects.jsonl")):
+                    file.write(path.read_text(encoding="utf-8"))
+            shutil.rmtree(self.work)
+            reasons = ", ".join(f"{count} {reason}" for reason, count in facts["rejects"].items())
+            raise SplitError(
+                f"{rejected} of {records} records are unusable ({reasons}), more than "
+                f"max_rejected={self.max_rejected:g} allows: see {listing}, mend the corpus or raise max_rejected"
+            )
+        if not facts["documents"]:
+            raise SplitError("the corpus has no usable documents")
+        with atomic_write(self.work / "corpus.json", "w", encoding="utf-8") as file:
+            json.dump(facts, file)
+
+    def find_duplicates(self, pool: WorkerPool) -> None:
+        """Decide which documents another one stands for."""
+        facts = json.loads((self.work / "corpus.json").read_text(encoding="utf-8"))
+        runs = Runs(self.work / "scatter")
+        method = self.config["deduplicate"]["method"]
+        find_duplicates(runs, self.work / "drops", facts["documents"], exact=method is not None)
+        if not (self.work / "units.json").is_file():
+            with atomic_write(self.work / "units.json", "w") as file:
+                json.dump(plan_units(runs.sizes()), file)
+        if method == "minhash":
+            from ragscale.splitting._minhash import find_near_duplicates
+
+            find_near_duplicates(self.work, self.units(), self.config["deduplicate"]["threshold"], pool)
+
+    def units(self) -> list[tuple[int, int]]:
+        """Return the key ranges of the units."""
+        return [(low, high) for low, high in json.loads((self.work / "units.json").read_text())]
+
+    def tokenise(self, pool: WorkerPool, progress: _Progress | None = None) -> list[dict[str, Any]]:
+        """Make the units in order, as many as the wanted tokens need."""
+        enough = self.config["max_tokens"]
+        if enough is not None:
+            enough += self.config["validation_tokens"] + self._longest_possible()
+        calls = ((self.task, number, low, high) for number, (low, high) in enumerate(self.units()))
+        stats = pool.map(make_unit, calls)
+        return needed_units(progress.watch(stats) if progress else stats, enough)
+
+    def _longest_possible(self) -> int:
+        """Tokens that whole documents in validation may take beyond what was asked for: one document's worth."""
+        return int(max(int(rows["length"].max()) for _, rows in Runs(self.work / "scatter").rows(0, 1 << 64)))
+
+    def finish(self, stats: list[dict[str, Any]]) -> None:
+        """Write the split and its manifest, then remove the working folder."""
+        facts = json.loads((self.work / "corpus.json").read_text(encoding="utf-8"))
+        units = [self.task.units / f"{number:06d}" for number in range(len(stats))]
+        assemble(self.out, self.work, units=units, stats=stats, config=self.config, corpus=facts)
+        shutil.rmtree(self.work)
+
+
+def _scatter_all(
+    documents: Source | Iterable[Any], directory: Path, seed: int, pool: WorkerPool
+) -> Iterator[dict[str, Any]]:
+    directory.mkdir(exist_ok=True, parents=True)
+    if isinstance(documents, Source):
+        calls = ((documents, shard, directory / f"{i:06d}", seed) for i, shard in enumerate(documents.shards))
+        yield from pool.map(scatter_shard, calls)
+    else:
+        yield scatter_iterable(documents, directory / "000000", seed)
+
+
+def _corpus_facts(stats: list[dict[str, Any]]) -> dict[str, Any]:
+    """Join the counts of shards; the digest does not depend on how documents lie in them, or in what order."""
+    rejects: dict[str, int] = {}
+    for entry in stats:
+        for reason, count in entry["rejects"].items():
+            rejects[reason] = rejects.get(reason, 0) + count
+    total = sum(int(entry["fingerprint"], 16) for entry in stats) % 2**128
+    return {
+        "documents": sum(entry["documents"] for entry in stats),
+        "bytes": sum(entry["bytes"] for entry in stats),
+        "rejects": dict(sorted(rejects.items())),
+        "digest": f"{total:032x}",
+    }
+
+
+class _Progress:
+    """A bar over the units, with tokens a second and the time left."""
+
+    def __init__(self, job: SplitJob, show: bool | None) -> None:
+        self.job = job
+        self.show = sys.stderr.isatty() if show is None else show
+
+    def watch(self, stats: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        if not self.show:
+            yield from stats
+            return
+        from tqdm import tqdm
+
+        total = json.loads((self.job.work / "corpus.json").read_text(encoding="utf-8"))["bytes"]
+        n_tokens, start = 0, time.monotonic()
+        with tqdm(total=total, unit="B", unit_scale=True, desc="tokenising") as bar:
+            for entry in stats:
+                n_tokens += entry["tokens"]
+                bar.update(entry["bytes"])
+                bar.set_postfix_str(f"{n_tokens / max(time.monotonic() - start, 1e-9):,.0f} tokens/s")
+                yield entry

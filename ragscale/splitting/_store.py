@@ -1,0 +1,167 @@
+"""The retrieval store: the suffix of the permutation as passages, listed from the end backward."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragscale._extras import require
+from ragscale.passages import Passage
+from ragscale.splitting._assemble import POOL_FRAME
+from ragscale.splitting._units import ROW
+
+CACHED_FRAMES = 16
+
+
+class Passages(Sequence[Passage]):
+    """Passages on disk that read like a list; a slice of neighbours is again such a view.
+
+    Passages lie in frames of at most 256 that are compressed apart: reading one costs one frame, reading on costs
+    nothing more, and a prefix of the list is a prefix of the files.
+    """
+
+    def __init__(self, directory: Path, start: int = 0, stop: int | None = None) -> None:
+        self._directory = directory
+        self._frames = np.fromfile(directory / "frames.bin", dtype=POOL_FRAME)
+        self._total = int(self._frames["first_row"][-1] + self._frames["rows"][-1]) if len(self._frames) else 0
+        self._start, self._stop = start, self._total if stop is None else stop
+        self._cache: OrderedDict[int, list[bytes]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    @overload
+    def __getitem__(self, index: int) -> Passage: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Passage]: ...
+    def __getitem__(self, index: int | slice) -> Passage | Sequence[Passage]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                return Passages(self._directory, self._start + start, self._start + max(start, stop))
+            return [self[i] for i in range(start, stop, step)]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"passage {index} of {len(self)}")
+        row = self._start + index % len(self)
+        frame = int(np.searchsorted(self._frames["first_row"], row, side="right")) - 1
+        return _passage(self._lines(frame)[row - int(self._frames["first_row"][frame])])
+
+    def __iter__(self) -> Iterator[Passage]:
+        row = self._start
+        while row < self._stop:
+            frame = int(np.searchsorted(self._frames["first_row"], row, side="right")) - 1
+            first = int(self._frames["first_row"][frame])
+            lines = self._lines(frame)[row - first : self._stop - first]
+            yield from map(_passage, lines)
+            row += len(lines)
+
+    @property
+    def n_tokens(self) -> NDArray[np.int64]:
+        """Tokens of each passage, (n_passages,), without reading any text."""
+        return self._rows()["n_tokens"].astype(np.int64)
+
+    @property
+    def n_new_tokens(self) -> NDArray[np.int64]:
+        """Unique tokens that each passage adds, (n_passages,), without reading any text."""
+        return self._rows()["n_new_tokens"].astype(np.int64)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the stored rows, which also say at which token of its document a passage starts."""
+        for frame in range(len(self._frames)):
+            first = int(self._frames["first_row"][frame])
+            if first < self._stop and first + int(self._frames["rows"][frame]) > self._start:
+                lines = self._lines(frame)[max(self._start - first, 0) : self._stop - first]
+                yield from map(json.loads, lines)
+
+    def _rows(self) -> NDArray[Any]:
+        return np.fromfile(self._directory / "rows.bin", dtype=ROW, count=len(self), offset=self._start * ROW.itemsize)
+
+    def _lines(self, number: int) -> list[bytes]:
+        if number not in self._cache:
+            frame = self._frames[number]
+            with open(self._directory / f"{int(frame['shard']):05d}.jsonl.zst", "rb") as file:
+                file.seek(int(frame["offset"]))
+                data = file.read(int(frame["size"]))
+            text = require("zstandard", "split").ZstdDecompressor().decompress(data)
+            self._cache[number] = text.split(b"\n")[:-1]
+            if len(self._cache) > CACHED_FRAMES:
+                self._cache.popitem(last=False)
+        return self._cache[number]
+
+    def prefix(self, n_new_tokens: int) -> tuple[int, int, int]:
+        """Return (passages, unique tokens, tokens) of the longest prefix with at most this many unique tokens."""
+        if not len(self._frames):
+            return 0, 0, 0
+        frame = int(np.searchsorted(self._frames["new_tokens_before"], n_new_tokens, side="right")) - 1
+        entry = self._frames[frame]
+        first = int(entry["first_row"])
+        rows = np.fromfile(
+            self._directory / "rows.bin", dtype=ROW, count=int(entry["rows"]), offset=first * ROW.itemsize
+        )
+        unique = int(entry["new_tokens_before"]) + np.cumsum(rows["n_new_tokens"], dtype=np.int64)
+        n = int(np.searchsorted(unique, n_new_tokens, side="right"))
+        tokens = int(entry["tokens_before"]) + int(rows["n_tokens"][:n].sum(dtype=np.int64))
+        return first + n, int(unique[n - 1]) if n else int(entry["new_tokens_before"]), tokens
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": OrderedDict()}
+
+    def __repr__(self) -> str:
+        return f"Passages({len(self):,} of {self._total:,})"
+
+
+def _passage(line: bytes) -> Passage:
+    row = json.loads(line)
+    return Passage(row["id"], row["text"], row["n_tokens"], row["document_id"], row["n_new_tokens"])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Store:
+    """The last R unique tokens of the permutation as passages.
+
+    Parameters
+    ----------
+    R : int
+        The unique tokens that were asked for.
+    passages : Passages
+        Listed from the end of the permutation backward: every smaller store is a prefix of this list.
+    n_tokens : int
+        Unique tokens of the store: as many as whole passages allow, at most R.
+    n_passage_tokens : int
+        Tokens of all passages, those in two windows counted twice.
+    overlap_tokens : int
+        Tokens that the store shares with the pretraining prefix it was asked to stand beside; above 0 only with
+        ``allow_overlap=True``.
+    digest : str
+        Identifies the passages.
+    """
+
+    R: int
+    passages: Passages
+    n_tokens: int
+    n_passage_tokens: int
+    overlap_tokens: int = 0
+    digest: str
+
+    @property
+    def overlap_factor(self) -> float:
+        """Tokens of all passages by unique tokens: 1 without overlapping windows."""
+        return self.n_passage_tokens / self.n_tokens if self.n_tokens else 1.0
+
+    @property
+    def n_passages(self) -> int:
+        return len(self.passages)
+
+    def __len__(self) -> int:
+        return len(self.passages)
+
+    def row(self) -> dict[str, Any]:
+        """Return what every result from this store should say of it: R, overlap factor, overlap with pretraining."""
+        return {"R": self.n_tokens, "overlap_factor": self.overlap_factor, "overlap_tokens": self.overlap_tokens}
