@@ -29,6 +29,7 @@ Item = TypeVar("Item")
 
 _SCHEMA, _VERSION = "ragscale.retriever", 1
 _DESCRIPTION, _PASSAGES = "retriever.json", "passages.jsonl"
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogatepass", "newline": "\n"}
 
 
 class Retriever(ABC):
@@ -203,7 +204,7 @@ class Retriever(ABC):
         self._progress = progress
         try:
             if store_tokens is None:
-                return self._checked(self._search(texts, min(k, len(passages))), len(texts), k, len(passages))
+                return self._hits(texts, k, [len(passages)])[len(passages)]
             return self._search_stores(texts, k, store_tokens)
         finally:
             self._progress = False
@@ -212,13 +213,22 @@ class Retriever(ABC):
         sizes = [store_tokens] if np.ndim(store_tokens) == 0 else list(store_tokens)  # type: ignore[arg-type]
         sizes = [_check_count("store_tokens", size, least=0) for size in sizes]
         n_in_store = {size: self.n_passages_in_store(size) for size in sizes}
-        counts = sorted({n for n in n_in_store.values() if n > 0})
-        found = {0: _no_hits(len(texts), k)}
-        if counts:
-            answers = self._search_nested(texts, min(k, counts[-1]), counts)
-            for n, answer in zip(counts, answers, strict=True):
-                found[n] = self._checked(answer, len(texts), k, n)
+        found = self._hits(texts, k, sorted(set(n_in_store.values())))
         return {size: found[n] for size, n in n_in_store.items()}
+
+    def _hits(self, texts: Sequence[str], k: int, counts: Sequence[int]) -> dict[int, Hits]:
+        """Return the hits over the first n passages for each n of increasing counts: the checked side of a search."""
+        found = {n: _no_hits(len(texts), k) for n in counts}
+        filled = [n for n in counts if n > 0]
+        if not filled or not texts:
+            return found
+        if filled == [self.n_passages]:
+            answers: Sequence[Any] = [self._search(texts, min(k, self.n_passages))]
+        else:
+            answers = self._search_nested(texts, min(k, filled[-1]), filled)
+        for n, answer in zip(filled, answers, strict=True):
+            found[n] = self._checked(answer, len(texts), k, n)
+        return found
 
     def _checked(self, answer: Any, n_queries: int, k: int, n_passages: int) -> Hits:
         """Put an answer of the subclass in order; refuse what breaks the contract."""
@@ -289,7 +299,7 @@ class Retriever(ABC):
         arguments = self._save_arguments(directory)
         self._save(directory)
         if store_passages:
-            with atomic_write(directory / _PASSAGES, "w", encoding="utf-8", newline="\n") as file:
+            with atomic_write(directory / _PASSAGES, "w", **_TEXT) as file:
                 file.writelines(json.dumps(_fields(passage), ensure_ascii=False) + "\n" for passage in passages)
         else:
             (directory / _PASSAGES).unlink(missing_ok=True)
@@ -335,17 +345,24 @@ class Retriever(ABC):
                 f"{directory}: {', '.join(missing)} could not be stored with the index; "
                 f"load it with {kind.__name__}.load(path, {', '.join(f'{name}=...' for name in missing)})"
             )
-        self = kind._construct({**kind._load_arguments(directory, description["arguments"]), **arguments})
         kept = _read_passages(directory) if passages is None else _as_sequence(passages)
         if passages_digest(kept) != description["passages_digest"]:
             raise CheckpointError(
                 f"{directory} was indexed over {description['n_passages']} other passages than the {len(kept)} given: "
                 "index and passages do not belong together"
             )
+        self = kind._restore(directory, description["arguments"], arguments, kept)
         self._prefixes = {}
         self._set_passages(kept, _cumulative(kept))
         self._load(directory)
         return self
+
+    @classmethod
+    def _restore(
+        cls, directory: Path, stored: dict[str, Any], given: dict[str, Any], passages: Sequence[Passage]
+    ) -> Self:
+        """Construct what was saved; a retriever made of others loads those here, over the same passages."""
+        return cls._construct({**cls._load_arguments(directory, stored), **given})
 
     # Helpers for subclasses
 
@@ -403,7 +420,7 @@ def _read_passages(directory: Path) -> tuple[Passage, ...]:
     path = directory / _PASSAGES
     if not path.exists():
         raise CheckpointError(f"{directory} was saved without its passages: load it with load(path, passages=...)")
-    with open(path, encoding="utf-8", newline="\n") as file:
+    with open(path, **_TEXT) as file:
         return tuple(Passage(*json.loads(line)) for line in file)
 
 

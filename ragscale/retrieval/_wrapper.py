@@ -1,0 +1,83 @@
+"""Retrievers made of other retrievers: how they index, search, save and load their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from ragscale.errors import NotIndexedError
+from ragscale.retrieval._base import Retriever
+from ragscale.retrieval._hits import Hits
+from ragscale.retrieval._stored import from_json, to_json
+
+if TYPE_CHECKING:
+    from ragscale.passages import Passage
+
+
+class Wrapper(Retriever):
+    """A retriever whose hits come from those of its parts over the same store.
+
+    The parts are the constructor's first argument: one retriever, or several as ``*retrievers``.
+    """
+
+    _part_argument = "retriever"
+
+    def _parts(self) -> tuple[Retriever, ...]:
+        parts = self._arguments[self._part_argument]
+        return parts if isinstance(parts, tuple) else (parts,)
+
+    def _index(self, passages: Sequence[Passage]) -> None:
+        for part in self._parts():
+            if part._passages is not None and _equal(part._passages, passages):
+                part._passages = passages  # indexed before, by the user or in another hybrid
+            else:
+                part.index(passages, progress=self._progress)
+
+    def _search(self, queries: Sequence[str], k: int) -> Any:
+        return self._search_nested(queries, k, [self.n_passages])[0]
+
+    def _part_hits(self, part: Retriever, queries: Sequence[str], k: int, counts: Sequence[int]) -> dict[int, Hits]:
+        """Search one part, which must still hold the passages that this retriever was given."""
+        if part._passages is not self._passages:
+            raise NotIndexedError(
+                f"the {type(part).__name__} in this {type(self).__name__} was indexed over other passages since; "
+                f"index the {type(self).__name__} again"
+            )
+        part._progress = self._progress
+        try:
+            return part._hits(queries, k, counts)
+        finally:
+            part._progress = False
+
+    def _save_arguments(self, directory: Path) -> dict[str, Any]:
+        stored: dict[str, Any] = {self._part_argument: len(self._parts())}
+        for i, part in enumerate(self._parts()):
+            part.save(directory / f"part{i}", store_passages=False)
+        for name in self._arguments.keys() - stored.keys():
+            try:
+                stored[name] = to_json(self._arguments[name])
+            except TypeError:
+                continue  # reported as a missing argument when loading
+        return stored
+
+    @classmethod
+    def _restore(
+        cls, directory: Path, stored: dict[str, Any], given: dict[str, Any], passages: Sequence[Passage]
+    ) -> Self:
+        n_parts = stored.pop(cls._part_argument)
+        arguments = {name: from_json(value) for name, value in stored.items()} | given
+        if cls._part_argument not in given:
+            parts = [Retriever.load(directory / f"part{i}", passages=passages) for i in range(n_parts)]
+            arguments[cls._part_argument] = parts[0] if cls._part_argument == "retriever" else tuple(parts)
+        return cls._construct(arguments)
+
+    def _load(self, directory: Path) -> None:
+        self._index(self.passages)
+
+    def _describe(self) -> dict[str, Any]:
+        return {"parts": [part.describe() for part in self._parts()]}
+
+
+def _equal(one: Sequence[Passage], other: Sequence[Passage]) -> bool:
+    return one is other or (len(one) == len(other) and all(a is b or a == b for a, b in zip(one, other, strict=True)))
