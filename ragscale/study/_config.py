@@ -68,8 +68,9 @@ class StudyConfig:
     corpus : str or sequence of str or mapping
         Files (JSON Lines, Parquet, text folders), or ``{"synthetic": {...}}`` with the arguments of
         `ragscale.datasets.synthetic_corpus`.
-    tasks : sequence of str
-        Task names or question files; empty with a synthetic corpus means its own questions.
+    tasks : sequence of str or mapping
+        Task names or question files, or arguments of `ragscale.evaluation.load_task` such as ``{"path_or_name":
+        "squad.jsonl", "kind": "likelihood", "limit": 300}``; empty with a synthetic corpus means its own questions.
     models : sequence of str or mapping
         Names of the ladder, or arguments of ``ModelConfig.custom`` without ``vocab_size``.
     D, R : Grid
@@ -94,10 +95,12 @@ class StudyConfig:
         Of ``closed-book, retrieved, oracle, random``; the first two always run.
     n_shot : int
         Solved questions in the prompt.
-    max_questions : int or None
-        The first questions of each task, for a quick look.
     training : mapping
         Arguments of ``TrainConfig``.
+    threads : int
+        Threads of each job: the same number gives the same bytes on any number of workers.
+    processes_per_training : int
+        Processes (GPUs) of one training run, started by torchrun when there is more than one.
     split_seed : int
         Seed of the permutation.
     deduplicate : str or None
@@ -117,7 +120,7 @@ class StudyConfig:
     models: Sequence[str | Mapping[str, Any]]
     D: Grid | Sequence[float]
     R: Grid | Sequence[float]
-    tasks: Sequence[str] = ()
+    tasks: Sequence[str | Mapping[str, Any]] = ()
     budgets: Grid | Sequence[float] = ()
     tokenizer: str | int = 4096
     max_tokens: int | None = None
@@ -129,8 +132,9 @@ class StudyConfig:
     k: int = 5
     conditions: Sequence[str] = CONDITIONS
     n_shot: int = 0
-    max_questions: int | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    threads: int = 1
+    processes_per_training: int = 1
     split_seed: int = 0
     deduplicate: str | None = "exact"
     decontaminate: bool = False
@@ -169,6 +173,8 @@ class StudyConfig:
         elif self.retriever.get("kind", "bm25") not in {"bm25", "lsa", "hybrid"}:
             found.append(f"retriever kind {self.retriever['kind']!r} must be bm25, lsa or hybrid, or give a 'factory'")
         for name, low in (
+            ("threads", 1),
+            ("processes_per_training", 1),
             ("k", 1),
             ("passage_tokens", 1),
             ("passage_overlap", 0),

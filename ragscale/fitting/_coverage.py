@@ -1,0 +1,111 @@
+"""The gain taken apart: how often the store holds the answer, and what a model makes of a right or a wrong passage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ragscale.errors import ResultsError
+from ragscale.fitting._law import Parameter, SeparableLaw, Theta
+
+_REFERENCE = 1e6  # the N and D at which `gold` and `other` are the gains themselves
+
+
+class Coverage(SeparableLaw):
+    """L = b(N, D) - h g_gold(N, D) - (1 - h) g_other(N, D) where a passage is read; b = E + A N^-alpha + B D^-beta.
+
+    h is the column ``hit_rate``: the share of questions whose answer stands in the passages shown. It needs the
+    retriever and no model. The two gains need the gold passage and a wrong one and no store:
+
+        g(N, D) = g + g_N ln(N / 1e6) + g_D ln(D / 1e6)
+
+    Both may be negative: a wrong passage costs something, and a model that cannot read loses by any passage. Together
+    they predict the loss with a store that no model was ever evaluated with. The gains are linear in ln N and ln D: a
+    description over the measured range, not a law to extrapolate over decades.
+
+    References
+    ----------
+    Coverage and use as two factors: Less LLM, More Documents, arXiv 2510.02657; the sum over hits and misses is the
+    law of total expectation.
+    """
+
+    name = "coverage"
+    formula = "E + A N^-alpha + B D^-beta - [R>0] (h g_gold(N,D) + (1-h) g_other(N,D))"
+    reference = "total expectation over hits and misses; cf. arXiv 2510.02657"
+    variables = ("N", "D", "R", "hit_rate")
+    parameters = (
+        Parameter("E", 0.0, description="loss that no size, data or store removes"),
+        Parameter("A", 0.0, description="coefficient of N^-alpha"),
+        Parameter("alpha", 0.01, 2.0, description="exponent of the model size"),
+        Parameter("B", 0.0, description="coefficient of D^-beta"),
+        Parameter("beta", 0.01, 2.0, description="exponent of the pretraining tokens"),
+        Parameter("gold", description="gain by passages that hold the answer, at N = D = 1e6"),
+        Parameter("gold_N", description="its change for N times e"),
+        Parameter("gold_D", description="its change for D times e"),
+        Parameter("other", description="gain by passages that do not hold the answer, at N = D = 1e6"),
+        Parameter("other_N", description="its change for N times e"),
+        Parameter("other_D", description="its change for D times e"),
+    )
+
+    def _columns(self, theta: Theta, n: np.ndarray, d: np.ndarray, r: np.ndarray) -> dict[str, Any]:
+        a, b = np.exp(-theta.alpha * np.log(n)), np.exp(-theta.beta * np.log(d))
+        shown = r > 0
+        hit = np.where(shown, self.column("hit_rate"), 0.0)
+        miss = np.where(shown, 1.0 - hit, 0.0)
+        log_n, log_d = np.log(n / _REFERENCE), np.log(d / _REFERENCE)
+        return {
+            "E": np.ones_like(n),
+            "A": a,
+            "B": b,
+            "gold": -hit,
+            "gold_N": -hit * log_n,
+            "gold_D": -hit * log_d,
+            "other": -miss,
+            "other_N": -miss * log_n,
+            "other_D": -miss * log_d,
+        }
+
+    def _column_slopes(self, theta: Theta, n: np.ndarray, d: np.ndarray, r: np.ndarray) -> dict[tuple[str, str], Any]:
+        a, b = np.exp(-theta.alpha * np.log(n)), np.exp(-theta.beta * np.log(d))
+        return {("A", "alpha"): -np.log(n) * a, ("B", "beta"): -np.log(d) * b}
+
+
+def coverage_table(results: pd.DataFrame) -> pd.DataFrame:
+    """Return results with the column ``hit_rate`` that the law `Coverage` reads, from ``condition`` and measured hits.
+
+    A gold passage always hits (1), a random one never (0), and closed book shows nothing. Retrieved rows keep their
+    measured ``hit_rate``. Rows that show a passage from no store (gold and random ones) get R = 1 token, so that the
+    law sees that something was read.
+
+    Parameters
+    ----------
+    results : DataFrame
+        A results table with ``condition``, and ``hit_rate`` in [0, 1] on its retrieved rows.
+
+    Raises
+    ------
+    ResultsError
+        Listing what is missing or out of range.
+    """
+    missing = [name for name in ("N", "D", "R", "value", "condition", "hit_rate") if name not in results]
+    if missing:
+        raise ResultsError(
+            f"coverage_table needs the columns {', '.join(missing)}; evaluate with a retriever records them"
+        )
+    known = {"closed-book": 0.0, "oracle": 1.0, "random": 0.0}
+    table = results.copy()
+    condition = table["condition"].astype(str)
+    problems = [f"unknown condition {name!r}" for name in sorted(set(condition) - {*known, "retrieved"})]
+    retrieved = condition == "retrieved"
+    hits = pd.to_numeric(table["hit_rate"], errors="coerce")
+    bad = retrieved & (table["R"] > 0) & ~hits.between(0, 1)
+    if bad.any():
+        problems.append(f"{int(bad.sum())} retrieved rows have no hit_rate in [0, 1], the first is row {bad.idxmax()}")
+    if problems:
+        raise ResultsError("coverage_table: " + "; ".join(problems))
+    table["hit_rate"] = hits.where(retrieved, condition.map(known)).where(table["R"].gt(0) | ~retrieved, 0.0)
+    shown = condition.isin(["oracle", "random"])
+    table["R"] = table["R"].astype(float).where(~shown, 1.0)
+    return table

@@ -1,0 +1,135 @@
+"""The cells of a study and what they cost, before any is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ragscale.errors import ConfigError
+from ragscale.study._config import StudyConfig
+from ragscale.training import ModelConfig
+
+_BYTES_PER_PARAMETER = 4  # float32 weights of one checkpoint
+_DECAY_SHARE = 0.2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """One cell of the grid: a model, its pretraining tokens, its store.
+
+    ``overlap`` says that D + R exceeds the budget T, so that the model saw part of its store in training.
+    """
+
+    model: str
+    N: int
+    seed: int
+    D: int
+    R: int
+    overlap: bool
+
+
+def model_config(model: str | Mapping[str, Any], vocab_size: int) -> ModelConfig:
+    """Return the shape that a study names, for its vocabulary.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name or bad arguments.
+    """
+    if isinstance(model, str):
+        return ModelConfig.olmo2(model, vocab_size=vocab_size)
+    return ModelConfig.custom(**{**model, "vocab_size": vocab_size})
+
+
+def model_name(model: str | Mapping[str, Any]) -> str:
+    """Return the short name of a model: the ladder's, or the shape's own."""
+    if isinstance(model, str):
+        return model
+    return str(model.get("name") or f"L{model.get('n_layers')}-d{model.get('d_model')}")
+
+
+def cells(config: StudyConfig, *, budget: int, vocab_size: int) -> list[Cell]:
+    """List the cells in order of model, seed, D, R.
+
+    Every cell keeps D + R <= T, unless ``config.allow_overlap``; for each budget of ``config.budgets`` every D below
+    it is paired with R = budget - D.
+
+    Parameters
+    ----------
+    config : StudyConfig
+    budget : int
+        T, the tokens of the pool.
+    vocab_size : int
+        Of the tokenizer; it decides N.
+
+    Raises
+    ------
+    ConfigError
+        When no cell is left for some model.
+    """
+    grid_d, grid_r, grid_t = config.grids
+    found: list[Cell] = []
+    for model in config.models:
+        shape = model_config(model, vocab_size)
+        sizes = {"n_params": shape.n_params, "budget": budget}
+        stores = {0, *grid_r.tokens(**sizes)}
+        totals = grid_t.tokens(**sizes)
+        of_model = []
+        for tokens in grid_d.tokens(**sizes):
+            wanted = sorted(stores | {total - tokens for total in totals if total > tokens})
+            for store in wanted:
+                overlap = tokens + store > budget
+                if tokens <= budget and (not overlap or config.allow_overlap):
+                    of_model.append((tokens, store, overlap))
+        if not of_model:
+            raise ConfigError(
+                f"model {model_name(model)} has no cell with D + R <= T = {budget:,}: "
+                f"its smallest D is {min(grid_d.tokens(**sizes)):,} tokens"
+            )
+        found += [
+            Cell(model=model_name(model), N=shape.n_params, seed=seed, D=tokens, R=store, overlap=overlap)
+            for seed in config.seeds
+            for tokens, store, overlap in of_model
+        ]
+    return found
+
+
+def plan_table(config: StudyConfig, *, budget: int, vocab_size: int, flops_per_second: float) -> pd.DataFrame:
+    """Return one row for each cell with what it costs; a checkpoint's cost stands on its R = 0 row.
+
+    Columns ``train_tokens`` (of the shared trunk, charged to the D that needs it, and of the decay branch),
+    ``train_flops``, ``hours`` (at ``flops_per_second``) and ``disk_bytes`` sum to the cost of the study's training.
+    """
+    shapes = {model_name(model): model_config(model, vocab_size) for model in config.models}
+    rows = []
+    trunk: dict[tuple[str, int], float] = {}
+    for cell in cells(config, budget=budget, vocab_size=vocab_size):
+        row: dict[str, Any] = {
+            "model": cell.model,
+            "N": cell.N,
+            "seed": cell.seed,
+            "D": cell.D,
+            "R": cell.R,
+            "tokens_per_parameter": cell.D / cell.N,
+            "store_share": cell.R / (cell.D + cell.R),
+            "on_frontier": cell.D + cell.R in set(config.grids[2].tokens(n_params=cell.N, budget=budget)),
+            "overlap": cell.overlap,
+            "train_tokens": 0.0,
+            "train_flops": 0.0,
+            "hours": 0.0,
+            "disk_bytes": 0.0,
+        }
+        if cell.R == 0:
+            reached = trunk.get((cell.model, cell.seed), 0.0)
+            stable = max(cell.D * (1 - _DECAY_SHARE), reached)
+            trunk[cell.model, cell.seed] = stable
+            shape = shapes[cell.model]
+            row["train_tokens"] = stable - reached + cell.D * _DECAY_SHARE
+            row["train_flops"] = row["train_tokens"] * shape.flops_per_token
+            row["hours"] = row["train_flops"] / flops_per_second / 3600
+            row["disk_bytes"] = float(shape.n_params_total * _BYTES_PER_PARAMETER)
+        rows.append(row)
+    return pd.DataFrame(rows)

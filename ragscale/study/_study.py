@@ -1,0 +1,340 @@
+"""A study: the grid of models, pretraining tokens and stores, from the corpus to the best split of a budget."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from ragscale import results as results_table
+from ragscale._files import file_digest
+from ragscale.errors import ConfigError, FitError, ResultsError
+from ragscale.fitting import ManifoldFit, fit_manifold
+from ragscale.splitting import Split
+from ragscale.study._config import StudyConfig
+from ragscale.study._jobs import Executor, Job, JobState, Needs, folder_of, run_jobs, state_of
+from ragscale.study._plan import Cell, cells, model_config, model_name, plan_table
+from ragscale.study._stages import build_index, evaluate_run, make_split, prepare_questions, train_ladder
+
+_FLOPS_PER_SECOND = {"cpu": 2e10, "a100": 1.2e14, "h100": 3.5e14}
+
+
+class Study:
+    """The (N, D, R) experiment: plan it, run it on any executor, fit it, report it.
+
+    Parameters
+    ----------
+    config : StudyConfig
+    directory : path
+        Where everything goes; every worker must see it. A study that was stopped, or killed, goes on from there.
+
+    Examples
+    --------
+    >>> config = StudyConfig(corpus={"synthetic": {"n_documents": 500}}, models=["0.15M"], D=[20_000], R=[5_000],
+    ...                      max_tokens=40_000, tokenizer=512)
+    >>> Study(config, "runs/tiny").plan()[["N", "D", "R"]].values.tolist()
+    [[106880, 20000, 0], [106880, 20000, 5000]]
+    """
+
+    def __init__(self, config: StudyConfig, directory: str | os.PathLike[str]) -> None:
+        self.config = config
+        self.directory = Path(directory)
+
+    def __repr__(self) -> str:
+        return (
+            f"Study({len(self.config.models)} models, {os.fspath(self.directory)!r}, config {self.config.digest[:12]})"
+        )
+
+    # What will be done ---------------------------------------------------------------------------------------------
+
+    def plan(self, *, device: str = "cpu", flops_per_second: float | None = None) -> pd.DataFrame:
+        """Return every cell and what it costs in tokens, FLOPs, hours and bytes, before any is spent.
+
+        Parameters
+        ----------
+        device : {"cpu", "a100", "h100"}
+            One of each: 20 GFLOP/s for a CPU core, 40 % of the peak of the GPUs.
+        flops_per_second : float, optional
+            What your device really does, instead.
+
+        Raises
+        ------
+        ConfigError
+            When T is unknown: the configuration has no ``max_tokens`` and the split is not made yet.
+        """
+        if flops_per_second is None:
+            if device not in _FLOPS_PER_SECOND:
+                raise ConfigError(
+                    f"device {device!r} must be one of {', '.join(_FLOPS_PER_SECOND)}, or give flops_per_second"
+                )
+            flops_per_second = _FLOPS_PER_SECOND[device]
+        budget, vocab_size = self._sizes()
+        return plan_table(self.config, budget=budget, vocab_size=vocab_size, flops_per_second=flops_per_second)
+
+    def _sizes(self) -> tuple[int, int]:
+        """Return T and the size of the vocabulary: of the split if it is made, else what the configuration says."""
+        job = self._split_job()
+        if state_of(self.directory, job).state == "done":
+            split = self.split
+            return split.n_tokens, split.vocab_size
+        if self.config.max_tokens is None or not isinstance(self.config.tokenizer, int):
+            raise ConfigError(
+                "T and the vocabulary are not known before the split is made: set max_tokens and train a tokenizer of a "
+                "given size, or run study.run(only='split') first"
+            )
+        return self.config.max_tokens, self.config.tokenizer
+
+    # Jobs ----------------------------------------------------------------------------------------------------------
+
+    def _split_job(self) -> Job:
+        config = self.config
+        corpus = dict(config.corpus) if config.is_synthetic else config.corpus  # type: ignore[call-overload]
+        files = [] if config.is_synthetic else [corpus] if isinstance(corpus, str) else list(corpus)
+        missing = [path for path in files if not Path(path).exists()]
+        if missing:
+            raise ConfigError(f"corpus files are missing: {', '.join(missing)}")
+        inputs = {
+            "corpus": corpus if config.is_synthetic else files,
+            "digests": {path: file_digest(path) for path in files if Path(path).is_file()},
+            "tokenizer": config.tokenizer,
+            "max_tokens": config.max_tokens,
+            "validation_tokens": config.validation_tokens,
+            "seed": config.split_seed,
+            "deduplicate": config.deduplicate,
+            "decontaminate": list(config.tasks) if config.decontaminate else None,
+            "passage_tokens": config.passage_tokens,
+            "passage_overlap": config.passage_overlap,
+            "n_workers": 1,
+        }
+        return Job(stage="split", label="corpus", function=make_split, inputs=inputs)
+
+    def _jobs(self) -> list[Job]:
+        """Return every job; the split must be done, since T decides the cells."""
+        split, config = self._split_job(), self.config
+        grid = self._cells()
+        largest = max(cell.R for cell in grid)
+        common = {"threads": config.threads}
+        after_split = {"split": split}
+        jobs = [split]
+        index = None
+        if largest:
+            inputs = {"retriever": dict(config.retriever), "store_tokens": largest, **common}
+            index = Job(stage="index", label=str(largest), function=build_index, inputs=inputs, after=after_split)
+            jobs.append(index)
+        questions = Job(
+            stage="retrieve",
+            label=f"{len({cell.R for cell in grid})} stores",
+            function=prepare_questions,
+            inputs={
+                "tasks": [task if isinstance(task, str) else dict(task) for task in config.tasks],
+                "stores": sorted({cell.R for cell in grid}),
+                "k": config.k,
+                "conditions": [c for c in config.conditions if index is not None or c not in {"retrieved", "random"}],
+                "n_shot": config.n_shot,
+                **common,
+            },
+            after={"split": split, **({"index": index} if index else {})},
+        )
+        jobs.append(questions)
+        for model in config.models:
+            for seed in config.seeds:
+                of_run = [cell for cell in grid if cell.model == model_name(model) and cell.seed == seed]
+                stores: dict[int, list[int]] = {}
+                for cell in of_run:
+                    stores.setdefault(cell.D, []).append(cell.R)
+                training = Job(
+                    stage="train",
+                    label=f"{model_name(model)} seed {seed}",
+                    function=train_ladder,
+                    inputs={
+                        "model": model if isinstance(model, str) else dict(model),
+                        "training": dict(config.training),
+                        "tokens": sorted(stores),
+                        "seed": seed,
+                        "n_processes": config.processes_per_training,
+                        **common,
+                    },
+                    after=after_split,
+                    needs=Needs(gpus=config.processes_per_training, memory_gib=8.0, hours=24.0),
+                )
+                jobs.append(training)
+                for tokens, sizes in stores.items():
+                    jobs.append(
+                        Job(
+                            stage="evaluate",
+                            label=f"{model_name(model)} seed {seed} D {tokens}",
+                            function=evaluate_run,
+                            inputs={"D": tokens, "stores": sorted(sizes), **common},
+                            after={"split": split, "train": training, "questions": questions},
+                            needs=Needs(gpus=1, memory_gib=8.0, hours=4.0),
+                        )
+                    )
+        return jobs
+
+    def _cells(self) -> list[Cell]:
+        budget, vocab_size = self._sizes()
+        return cells(self.config, budget=budget, vocab_size=vocab_size)
+
+    # What is done --------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        executor: Executor | Callable[[Needs], Executor] | None = None,
+        *,
+        only: str | None = None,
+        progress: bool | None = None,
+    ) -> pd.DataFrame:
+        """Do everything that is not done, and return `status`.
+
+        Stages are ``split, index, retrieve, train, evaluate``. What was done before is not done again; a failed job is
+        tried again, and does not stop the others.
+
+        Parameters
+        ----------
+        executor : object with ``submit``, or a function from `Needs` to one, optional
+            ``concurrent.futures``, submitit, Dask (``client.get_executor()``), Ray. By default this process.
+        only : {"split"}, optional
+            Stop after the split.
+        progress : bool, optional
+            Show a progress bar; by default when standard error is a terminal.
+
+        Raises
+        ------
+        ConfigError
+            When the split fails (its traceback is shown), or another run of this study is going on.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.config.write(self.directory / "config.json")
+        split = self._split_job()
+        (state,) = run_jobs(self.directory, [split], executor)
+        if state.state != "done":
+            raise ConfigError(f"the corpus could not be split:\n{state.error}")
+        if only == "split":
+            return _status_table([state])
+        jobs = self._jobs()
+        show = sys.stderr.isatty() if progress is None else progress
+        with tqdm(total=len(jobs), desc="study", unit="job", disable=not show) as bar:
+
+            def on_change(states: list[JobState]) -> None:
+                bar.n = sum(state.state == "done" for state in states)
+                failed = sum(state.state in {"failed", "blocked"} for state in states)
+                bar.set_postfix_str(f"{failed} failed" if failed else "")
+                bar.refresh()
+
+            return _status_table(run_jobs(self.directory, jobs, executor, on_change=on_change))
+
+    def status(self) -> pd.DataFrame:
+        """Return one row for each job: stage, label, state, seconds, and the error of those that failed."""
+        split = self._split_job()
+        done = state_of(self.directory, split).state == "done"
+        return _status_table([state_of(self.directory, job) for job in (self._jobs() if done else [split])])
+
+    @property
+    def split(self) -> Split:
+        """The split of the corpus."""
+        return Split.load(folder_of(self.directory, self._split_job()) / "split")
+
+    def results(self) -> pd.DataFrame:
+        """Return the results table: every evaluated cell, in one order whoever computed it.
+
+        Raises
+        ------
+        ResultsError
+            When nothing is evaluated yet.
+        """
+        tables = [
+            results_table.read(folder_of(self.directory, job) / "results.jsonl")
+            for job in self._jobs()
+            if job.stage == "evaluate" and state_of(self.directory, job).state == "done"
+        ]
+        if not tables:
+            raise ResultsError("nothing is evaluated yet: run the study first")
+        order = ["task", "metric", "condition", "N", "D", "R", "seed"]
+        return pd.concat(tables, ignore_index=True).sort_values(order, kind="stable", ignore_index=True)
+
+    def missing(self) -> pd.DataFrame:
+        """Return the jobs that are not done, with what stopped them."""
+        status = self.status()
+        return status[status["state"] != "done"].reset_index(drop=True)
+
+    def fit(self, *, metric: str, task: str | None = None, law: Any = "auto", **options: Any) -> ManifoldFit:
+        """Fit L(N, D, R) to the closed-book and retrieved cells of one metric.
+
+        Parameters
+        ----------
+        metric : str
+            A metric of the results.
+        task : str, optional
+            One task; by default the mean over tasks of each cell.
+        law : str or ScalingLaw
+            As in `ragscale.fit_manifold`, like ``options``.
+
+        Raises
+        ------
+        FitError
+            When no row has that metric and task.
+        """
+        return fit_manifold(select(self.results(), metric=metric, task=task), law, **options)
+
+    def report(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write the report: one self-contained HTML page, or Markdown with pictures beside it for ``.md``.
+
+        See `ragscale.study.write_report` for the options.
+        """
+        from ragscale.study._report import write_report
+
+        return write_report(self, path, **options)
+
+    def shapes(self) -> pd.DataFrame:
+        """Return the models: layers, width, and parameters counted in each convention."""
+        _, vocab_size = self._sizes()
+        rows = []
+        for model in self.config.models:
+            shape = model_config(model, vocab_size)
+            counts = {"N": shape.n_params, "core": shape.n_core, "head": shape.n_head, "N_total": shape.n_params_total}
+            rows.append({"model": model_name(model), "layers": shape.n_layers, "width": shape.d_model, **counts})
+        return pd.DataFrame(rows)
+
+
+def select(results: pd.DataFrame, *, metric: str, task: str | None = None) -> pd.DataFrame:
+    """Return the closed-book and retrieved rows of one metric, of one task or averaged over tasks.
+
+    Raises
+    ------
+    FitError
+        When there is none; the message names what there is.
+    """
+    rows = results[(results["metric"] == metric) & results["condition"].isin(["closed-book", "retrieved"])]
+    if task is not None:
+        rows = rows[rows["task"] == task]
+    if rows.empty:
+        raise FitError(
+            f"no closed-book or retrieved row has metric {metric!r}{'' if task is None else f' and task {task!r}'}; there are "
+            f"metrics {sorted(set(results['metric']))} and tasks {sorted(set(results['task']))}"
+        )
+    keys = ["N", "D", "R", "seed"]
+    if task is None and rows["task"].nunique() > 1:
+        rows = rows.groupby(keys, as_index=False).agg(value=("value", "mean"), n_tasks=("task", "nunique"))
+        rows = rows[rows["n_tasks"] == rows["n_tasks"].max()].drop(columns="n_tasks").assign(metric=metric, task="mean")
+    return rows.reset_index(drop=True)
+
+
+def _status_table(states: list[JobState]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "stage": state.job.stage,
+                "label": state.job.label,
+                "state": state.state,
+                "seconds": state.seconds,
+                "error": state.error.strip().splitlines()[-1] if state.error.strip() else "",
+                "key": state.job.key,
+            }
+            for state in states
+        ]
+    )
