@@ -131,6 +131,9 @@ class ScalingLaw(ABC):
         as ``("N", "D", "U")``. ``_loss`` finds those with `column`.
     parameters : tuple of Parameter
         All parameters in order, those fixed or tied included.
+    link : str
+        What ``link="auto"`` means for this law: "auto" goes by the table, "identity" says that ``_loss`` returns the
+        metric itself, for a law that models an accuracy directly.
 
     Examples
     --------
@@ -146,7 +149,8 @@ class ScalingLaw(ABC):
     name: ClassVar[str] = ""
     formula: ClassVar[str] = ""
     reference: ClassVar[str] = ""
-    variables: ClassVar[tuple[str, ...]] = ("N", "D", "R")
+    link: ClassVar[str] = "auto"
+    variables: tuple[str, ...] = ("N", "D", "R")
     parameters: Sequence[Parameter] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
