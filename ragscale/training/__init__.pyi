@@ -1,0 +1,14 @@
+from ._attention import use_ragscale_attention as use_ragscale_attention
+from ._checkpoint import Checkpoint as Checkpoint
+from ._config import TrainConfig as TrainConfig
+from ._dry_run import DEVICES as DEVICES
+from ._dry_run import Device as Device
+from ._dry_run import dry_run as dry_run
+from ._log import read_metrics as read_metrics
+from ._loss import linear_cross_entropy as linear_cross_entropy
+from ._model import ModelConfig as ModelConfig
+from ._plan import Plan as Plan
+from ._plan import Segment as Segment
+from ._plan import make_plan as make_plan
+from ._train import evaluate_loss as evaluate_loss
+from ._train import train as train

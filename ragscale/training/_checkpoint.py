@@ -1,0 +1,362 @@
+"""Checkpoints for others (Hugging Face folders) and states for resuming, both whole or absent, both with digests."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ragscale._extras import require
+from ragscale._files import _sync_directory, file_digest, read_json, write_json
+from ragscale.errors import CheckpointError, RagscaleWarning
+from ragscale.training._config import TrainConfig
+from ragscale.training._model import ModelConfig
+
+_CARD = "ragscale.json"
+_CHECKPOINT, _STATE = "ragscale.checkpoint", "ragscale.training-state"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A trained model on disk: a Hugging Face folder with a card, ``ragscale.json``.
+
+    ``AutoModelForCausalLM.from_pretrained(checkpoint.path)`` reads it, and so do lm-eval and vLLM.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    model : ModelConfig
+    config : TrainConfig
+        Complete: with batch, rate and warm-up as they were used.
+    n_tokens : int
+        D, the tokens it was trained on (counting repeats).
+    step : int
+        Optimiser steps, with the skipped ones.
+    epochs : float
+        Passes over the stream; above 1 only with ``repeat``.
+    validation_loss, train_loss : float or None
+        Cross-entropy in nats per token: of the validation stream, and of the last logged steps.
+    skipped_steps : int
+        Steps whose loss or gradient was not finite; they changed nothing.
+    split, tokenizer_digest : str or None
+        Digests of the data and of the tokenizer.
+    versions : dict
+        Of ragscale, torch, transformers and Python.
+    """
+
+    path: Path
+    model: ModelConfig
+    config: TrainConfig
+    n_tokens: int
+    step: int
+    epochs: float
+    validation_loss: float | None
+    train_loss: float | None
+    skipped_steps: int
+    split: str | None
+    tokenizer_digest: str | None
+    versions: dict[str, str]
+
+    @property
+    def n_params(self) -> int:
+        """N: core + output head."""
+        return self.model.n_params
+
+    @property
+    def n_params_total(self) -> int:
+        """Every parameter."""
+        return self.model.n_params_total
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.config.seed
+
+    @property
+    def schedule(self) -> str:
+        """ "wsd", "cosine" or "wsd-s"."""
+        return self.config.schedule
+
+    @property
+    def flops(self) -> int:
+        """Training FLOPs of this model alone, trained from scratch on its own D (convention of MFU)."""
+        return self.n_tokens * self.model.flops(self.config.seq_len)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Checkpoint:
+        """Read a checkpoint's card; with ``verify``, also check every file against its digest.
+
+        Raises
+        ------
+        CheckpointError
+            When there is no checkpoint, or a file is missing or damaged; the message names it.
+        """
+        path = Path(path)
+        if not (path / _CARD).is_file():
+            raise CheckpointError(
+                f"{path} is no ragscale checkpoint: it has no {_CARD}. "
+                "A run's folder holds one checkpoint per D, in D<tokens>/"
+            )
+        card = read_json(path / _CARD, schema=_CHECKPOINT, version=1)
+        if verify:
+            damage = _damage(path, card["files"])
+            if damage:
+                raise CheckpointError(
+                    f"checkpoint {path} is damaged: {damage}. Delete the folder and call train again with the same "
+                    "arguments: only this branch is trained anew"
+                )
+        return cls(
+            path=path,
+            model=ModelConfig.from_dict(card["model"]),
+            config=TrainConfig.from_dict(card["config"]),
+            **{name: card[name] for name in _CARD_FIELDS},
+        )
+
+    def load_model(self, *, device: str = "cpu") -> Any:
+        """Return the transformers model, in evaluation mode, on a device."""
+        transformers = require("transformers", "train")
+        with _no_progress_bars():
+            model = transformers.Olmo2ForCausalLM.from_pretrained(self.path, dtype="auto")
+        return model.to(device).eval()
+
+    def load_tokenizer(self) -> Any:
+        """Return the tokenizer saved with the model.
+
+        Raises
+        ------
+        CheckpointError
+            When the model was trained on a plain array, which has no tokenizer.
+        """
+        if not (self.path / "tokenizer.json").is_file():
+            raise CheckpointError(f"{self.path} has no tokenizer: it was trained on a plain array of token ids")
+        return require("transformers", "train").AutoTokenizer.from_pretrained(self.path)
+
+
+_CARD_FIELDS = (
+    "n_tokens",
+    "step",
+    "epochs",
+    "validation_loss",
+    "train_loss",
+    "skipped_steps",
+    "split",
+    "tokenizer_digest",
+    "versions",
+)
+
+
+def write_checkpoint(
+    path: Path, weights: dict[str, Any], model: ModelConfig, config: TrainConfig, tokenizer: Any, **card: Any
+) -> Checkpoint:
+    """Write a Hugging Face folder with its card, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+    weights : dict of tensor
+        On the CPU, under transformers' names.
+    model, config
+    tokenizer : Hugging Face tokenizer or None
+    **card
+        The other fields of `Checkpoint`.
+    """
+    transformers = require("transformers", "train")
+    hf_config = model.to_hf(eos_token_id=config.eos_id)
+    hf_config.architectures = ["Olmo2ForCausalLM"]
+    hf_config.dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
+    if model.tied:
+        weights = {name: tensor for name, tensor in weights.items() if name != "lm_head.weight"}
+    with _whole_folder(path, 4 * model.n_params_total) as folder:
+        hf_config.save_pretrained(folder)
+        transformers.GenerationConfig.from_model_config(hf_config).save_pretrained(folder)
+        _save_tensors(folder / "model.safetensors", weights)
+        if hasattr(tokenizer, "save_pretrained"):
+            tokenizer.save_pretrained(folder)
+        elif hasattr(tokenizer, "to_str"):
+            (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+        values = {"model": model.to_dict(), "config": config.to_dict(), **card, "files": _digests(folder)}
+        values |= {"n_params": model.n_params, "n_params_total": model.n_params_total}
+        write_json(folder / _CARD, values, schema=_CHECKPOINT, version=1)
+    return Checkpoint.load(path, verify=False)
+
+
+def write_state(
+    folder: Path, step: int, tensors: dict[str, Any], values: dict[str, Any], *, keep: bool = False
+) -> Path:
+    """Write everything that a run needs to go on after ``step`` steps; ``keep`` spares it from `remove_old_states`."""
+    path = folder / f"state-{step:09d}"
+    if path.exists() and _state_damage(path) is None and (_is_kept(path) or not keep):
+        return path
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    with _whole_folder(path, size) as temporary:
+        _save_tensors(temporary / "state.safetensors", tensors)
+        write_json(
+            temporary / "state.json",
+            {"step": step, "keep": keep, "values": values, "files": _digests(temporary)},
+            schema=_STATE,
+            version=1,
+        )
+    return path
+
+
+def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the tensors and values of a state that `find_state` found."""
+    tensors = require("safetensors.torch", "train").load_file(path / "state.safetensors")
+    return tensors, read_json(path / "state.json", schema=_STATE, version=1)["values"]
+
+
+def find_state(folder: Path, *, after: int, at_most: int) -> tuple[int, Path] | None:
+    """Return the last good state with ``after < step <= at_most``; damaged ones are passed over with a warning."""
+    for step, path in reversed(list_states(folder)):
+        if after < step <= at_most:
+            damage = _state_damage(path)
+            if damage is None:
+                return step, path
+            warnings.warn(
+                f"training state {path} is damaged ({damage}): going back to an earlier one", RagscaleWarning, 2
+            )
+    return None
+
+
+def list_states(folder: Path) -> list[tuple[int, Path]]:
+    """Return (step, path) of the states of a folder, by step, good or not."""
+    found = []
+    for path in folder.glob("state-*"):
+        with contextlib.suppress(ValueError):
+            found.append((int(path.name.removeprefix("state-")), path))
+    return sorted(found)
+
+
+def _is_kept(path: Path) -> bool:
+    try:
+        return bool(read_json(path / "state.json", schema=_STATE, version=1)["keep"])
+    except (OSError, CheckpointError):
+        return False
+
+
+def remove_old_states(folder: Path, *, keep_last: int) -> None:
+    """Remove periodic states beyond the last ``keep_last``, and what killed runs left half-written."""
+    removable = [path for _, path in list_states(folder) if not _is_kept(path)]
+    for path in removable[: max(0, len(removable) - keep_last)]:
+        shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(".*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a checkpoint's numbers depend on."""
+    import torch
+    import transformers
+
+    from ragscale._version import __version__
+
+    return {
+        "ragscale": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, size: int | None = None) -> Iterator[None]:
+    """Turn the operating system's refusals into errors that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(_explain(path, error.errno, str(error), size)) from error
+    except Exception as error:
+        # safetensors reports the operating system's refusal as text in an error of its own
+        if type(error).__name__ == "SafetensorError" and "os error" in str(error):
+            code = int(str(error).split("os error")[1].strip(" )(").split(")")[0].split(",")[0])
+            raise CheckpointError(_explain(path, code, str(error), size)) from error
+        raise
+
+
+def _explain(path: Path, code: int | None, text: str, size: int | None) -> str:
+    needed = "" if size is None else f", about {size / 2**20:,.1f} MiB,"
+    nearest = next((parent for parent in (path, *path.parents) if parent.exists()), Path("/"))
+    if code in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        free = shutil.disk_usage(nearest).free
+        return (
+            f"no room to write {path}{needed} with {free / 2**20:,.1f} MiB free ({text}): free some space and call "
+            "train again with the same arguments; it goes on from the last saved state"
+        )
+    if code in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        return f"{path} cannot be written ({text}): give an out folder that you may write to"
+    return f"{path} could not be written: {text}"
+
+
+@contextlib.contextmanager
+def _whole_folder(path: Path, size: int) -> Iterator[Path]:
+    """Fill a temporary folder that takes its name only when it is complete and on disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    with disk_errors(path, size):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.iterdir():
+                descriptor = os.open(file, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            _sync_directory(temporary)
+            if path.exists():
+                # one that is damaged, or the same with another mark
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+            _sync_directory(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _save_tensors(path: Path, tensors: dict[str, Any]) -> None:
+    safetensors = require("safetensors.torch", "train")
+    safetensors.save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"}
+    )
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {file.name: file_digest(file) for file in sorted(folder.iterdir()) if file.name != _CARD}
+
+
+def _damage(folder: Path, files: dict[str, str]) -> str | None:
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if file_digest(folder / name) != digest:
+            return f"{name} does not match its digest"
+    return None
+
+
+def _state_damage(path: Path) -> str | None:
+    try:
+        card = read_json(path / "state.json", schema=_STATE, version=1)
+    except (OSError, CheckpointError, json.JSONDecodeError) as error:
+        return str(error)
+    return _damage(path, card["files"])
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()

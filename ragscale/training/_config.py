@@ -1,0 +1,257 @@
+"""How a model is trained: one frozen dataclass, and the OLMo ladder's rules for what it leaves open."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from ragscale.errors import ConfigError
+
+SCHEDULES = ("wsd", "cosine", "wsd-s")
+SHAPES = ("1-sqrt", "linear", "cosine")
+PRECISIONS = ("auto", "fp32", "bf16", "bf16-true")
+PARALLEL = ("auto", "none", "ddp", "fsdp")
+
+# these decide how a run is carried out, not what it computes: a resumed run may change them
+RUNTIME_FIELDS = frozenset(
+    {
+        "micro_batch_tokens",
+        "compile",
+        "parallel",
+        "activation_checkpointing",
+        "deterministic",
+        "log_every",
+        "validate_every",
+        "validation_tokens",
+        "save_every",
+        "save_minutes",
+        "keep_states",
+        "max_bad_steps",
+        "allow_short_runs",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """How a model is trained. What is None is filled in by the OLMo ladder's rules (`make_plan` shows them).
+
+    Parameters
+    ----------
+    seq_len : int
+        Tokens per row.
+    batch_tokens : int or None
+        Tokens per optimiser step, a multiple of ``seq_len``. None: 160 (N / 108M)^(2/3) rows of 2,048 tokens, and no
+        more than makes 200 steps of the shortest D.
+    learning_rate : float or None
+        Peak rate. None: 0.00235 (N / 108M)^(-1/3), less with the square root of a smaller batch, at most 0.01.
+    warmup_steps : int or None
+        Steps of linear warm-up, shared by every D. None: a tenth of the shortest D, at most N tokens.
+    schedule : {"wsd", "cosine", "wsd-s"}
+        ``"wsd"``: one trunk at constant rate, and for every D a branch that decays over the end of its own D.
+        ``"cosine"``: a separate run for every D. ``"wsd-s"``: one run that decays at every D and goes on from
+        the decayed weights, as in the paper; its later values of D are biased by the earlier decays.
+    decay_fraction : float
+        Share of D (of the segment with "wsd-s") that decays. Unused by "cosine".
+    decay_shape : {"1-sqrt", "linear", "cosine"}
+    final_rate : float
+        Where the decay ends, as a share of the peak rate.
+    betas : (float, float) or None
+        Of AdamW. None: (0.9, 0.95), and (0.9, 0.99) for batches under 524,288 tokens.
+    eps, weight_decay, clip_norm : float
+        Of AdamW and of the gradient's norm. Gains and embeddings are not decayed.
+    z_loss : float
+        Weight of the squared log-normaliser in the loss.
+    document_mask : bool
+        Keep attention within documents; needs an end-of-document token (``eos_id`` or the split's).
+    eos_id : int or None
+        The end-of-document token; None takes the split's.
+    repeat : bool
+        Allow D beyond the stream's length: later epochs read its blocks in a new order each. Off: an error.
+    seed : int
+        Of the initial weights, and of the order of repeated epochs.
+    precision : {"auto", "fp32", "bf16", "bf16-true"}
+        ``"bf16"`` is float32 weights with bfloat16 autocast; "auto" takes it on CUDA and on CPUs that have bfloat16
+        instructions when the model is at least 128 wide. "bf16-true" (no float32 weights) is refused unless
+        ``allow_bf16_true``: updates below half a bfloat16 step vanish, and RMSNorm gains never move.
+    allow_bf16_true, allow_short_runs : bool
+        Lift the refusals, to reproduce work that did so.
+    micro_batch_tokens : int or None
+        Tokens per forward pass and process; None chooses. The first thing to lower when memory runs out.
+    activation_checkpointing : bool
+        Recompute the blocks in the backward pass: a third more compute for far less memory.
+    compile : bool or None
+        torch.compile; None means on CUDA only (on CPUs it gains nothing).
+    parallel : {"auto", "none", "ddp", "fsdp"}
+        Under torchrun: "auto" replicates models below 1B parameters (DDP) and shards larger ones (FSDP2).
+    deterministic : bool
+        Use deterministic CUDA kernels. The CPU is deterministic anyway, for a fixed number of threads.
+    log_every, validate_every, save_every : int or None
+        Steps between log rows, between validation losses (None: only at each D), and between saved states (None: by
+        time alone).
+    save_minutes : float
+        Most minutes of work that a kill can lose.
+    keep_states : int
+        How many periodic states to keep; those at branch points are always kept.
+    validation_tokens : int
+        How much of the validation stream to read at most.
+    max_bad_steps : int
+        Stop after so many skipped steps in a row.
+
+    Examples
+    --------
+    >>> TrainConfig(seq_len=256, batch_tokens=4096).decay_shape
+    '1-sqrt'
+    """
+
+    seq_len: int = 2048
+    batch_tokens: int | None = None
+    learning_rate: float | None = None
+    warmup_steps: int | None = None
+    schedule: Literal["wsd", "cosine", "wsd-s"] = "wsd"
+    decay_fraction: float = 0.2
+    decay_shape: Literal["1-sqrt", "linear", "cosine"] = "1-sqrt"
+    final_rate: float = 0.0
+    betas: tuple[float, float] | None = None
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    z_loss: float = 1e-5
+    document_mask: bool = False
+    eos_id: int | None = None
+    repeat: bool = False
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16", "bf16-true"] = "auto"
+    allow_bf16_true: bool = False
+    allow_short_runs: bool = False
+    micro_batch_tokens: int | None = None
+    activation_checkpointing: bool = False
+    compile: bool | None = None
+    parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
+    deterministic: bool = False
+    log_every: int = 10
+    validate_every: int | None = None
+    save_every: int | None = None
+    save_minutes: float = 10.0
+    keep_states: int = 2
+    validation_tokens: int = 1_000_000
+    max_bad_steps: int = 20
+
+    def __post_init__(self) -> None:
+        if isinstance(self.betas, list):
+            object.__setattr__(self, "betas", tuple(self.betas))
+        problems = list(self._problems())
+        if problems:
+            raise ConfigError("this training configuration cannot work:\n- " + "\n- ".join(problems))
+
+    def _problems(self) -> Any:
+        for name in ("seq_len", "log_every", "keep_states", "validation_tokens", "max_bad_steps"):
+            if not _whole(getattr(self, name), 1):
+                yield f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}"
+        for name, least in (
+            ("batch_tokens", 1),
+            ("warmup_steps", 0),
+            ("micro_batch_tokens", 1),
+            ("validate_every", 1),
+            ("save_every", 1),
+            ("eos_id", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and not _whole(value, least):
+                yield f"{name} must be None or a whole number of at least {least}, got {value!r}"
+        if not _whole(self.seed, 0):
+            yield f"seed must be a whole number of at least 0, got {self.seed!r}"
+        for name in ("batch_tokens", "micro_batch_tokens"):
+            value = getattr(self, name)
+            if _whole(value, 1) and _whole(self.seq_len, 1) and value % self.seq_len:
+                yield (
+                    f"{name}={value} is no multiple of seq_len={self.seq_len}: "
+                    f"try {max(1, round(value / self.seq_len)) * self.seq_len}"
+                )
+        for name, choices in (
+            ("schedule", SCHEDULES),
+            ("decay_shape", SHAPES),
+            ("precision", PRECISIONS),
+            ("parallel", PARALLEL),
+        ):
+            if getattr(self, name) not in choices:
+                yield f"{name} must be one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}"
+        for name in ("learning_rate", "eps", "clip_norm", "save_minutes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                yield f"{name} must be above 0, got {value!r}"
+        for name in ("weight_decay", "z_loss"):
+            if not getattr(self, name) >= 0:
+                yield f"{name} must be at least 0, got {getattr(self, name)!r}"
+        if not 0 <= self.final_rate <= 1:
+            yield f"final_rate is a share of the peak rate, within 0 and 1, got {self.final_rate!r}"
+        if not 0 < self.decay_fraction <= 1:
+            yield f"decay_fraction must be above 0 and at most 1, got {self.decay_fraction!r}"
+        if self.betas is not None and not (len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)):
+            yield f"betas must be two numbers of at least 0 and below 1, got {self.betas!r}"
+        if self.precision == "bf16-true" and not self.allow_bf16_true:
+            yield (
+                "precision='bf16-true' loses every update smaller than half a bfloat16 step (RMSNorm gains, near 1, "
+                "never move): use precision='bf16' (float32 weights, bfloat16 arithmetic), or allow_bf16_true=True "
+                "to reproduce work that trained so"
+            )
+
+    @classmethod
+    def paper(cls, **changes: Any) -> TrainConfig:
+        """Return how the paper trained (arXiv 2604.00715 and its code).
+
+        One rate and one batch for every size, WSD-S with cosine decay of each segment's last tenth to 20%, warm-up of
+        2,000 steps. ``allow_short_runs`` is set, because its smallest models never leave the warm-up at D/N = 1. Two
+        things are left out: its bf16-true weights, and its weight decay on gains and embeddings.
+        """
+        values: dict[str, Any] = {
+            "seq_len": 4096,
+            "batch_tokens": 256 * 4096,
+            "learning_rate": 3e-4,
+            "warmup_steps": 2000,
+            "schedule": "wsd-s",
+            "decay_fraction": 0.1,
+            "decay_shape": "cosine",
+            "final_rate": 0.2,
+            "betas": (0.9, 0.95),
+            "z_loss": 0.0,
+            "seed": 42,
+            "allow_short_runs": True,
+        }
+        return cls(**{**values, **changes})
+
+    def replace(self, **changes: Any) -> TrainConfig:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a JSON-able dictionary."""
+        values = asdict(self)
+        values["betas"] = None if self.betas is None else list(self.betas)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """Make a config from what `to_dict` returned; keys of newer versions are ignored."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+
+def ladder_batch_tokens(n_params: int, seq_len: int) -> int:
+    """Return the OLMo ladder's batch, 160 (N / 108M)^(2/3) rows of 2,048 tokens, as a multiple of ``seq_len``."""
+    tokens = 160 * (n_params / 108e6) ** (2 / 3) * 2048
+    return max(1, round(tokens / seq_len)) * seq_len
+
+
+def ladder_learning_rate(n_params: int, batch_tokens: int) -> float:
+    """Return half the OLMo ladder's peak rate, 0.0047 (N / 108M)^(-1/3) / 2, lowered for smaller batches.
+
+    The rule was set for batches of `ladder_batch_tokens`. A smaller batch lowers the rate with its square root; a
+    larger one does not raise it. The rule was fitted to models above 100M parameters, hence the ceiling of 0.01.
+    """
+    rule_batch = 160 * (n_params / 108e6) ** (2 / 3) * 2048
+    return min(0.01, 0.00235 * (n_params / 108e6) ** (-1 / 3) * min(1.0, (batch_tokens / rule_batch) ** 0.5))
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

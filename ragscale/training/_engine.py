@@ -1,0 +1,281 @@
+"""The model at work: forward, backward, update, and its state in and out; on one device, replicated, or sharded."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ragscale.errors import ConfigError
+from ragscale.training._attention import document_mask, use_ragscale_attention
+from ragscale.training._config import TrainConfig
+from ragscale.training._loss import linear_cross_entropy
+from ragscale.training._memory import SHARD_FROM, activation_bytes
+from ragscale.training._model import ModelConfig
+from ragscale.training._processes import Processes
+
+
+def resolve_precision(config: TrainConfig, model: ModelConfig, device: torch.device) -> str:
+    """Return "fp32", "bf16" or "bf16-true": what "auto" means on this device."""
+    if config.precision != "auto":
+        return config.precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.cpu._is_avx512_bf16_supported()
+    # below this width the casts cost more than the products save
+    return "bf16" if fast and model.d_model >= 128 else "fp32"
+
+
+class _WithLoss(nn.Module):
+    """The model with the loss head inside, so that replication and sharding see one module."""
+
+    def __init__(self, model: Any, z_loss: float, compute_type: torch.dtype | None) -> None:
+        super().__init__()
+        self.model = model
+        self.z_loss = z_loss
+        self.compute_type = compute_type
+
+    def forward(
+        self, inputs: torch.Tensor, targets: torch.Tensor, documents: Any, n_targets: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        extra = {} if documents is None else {"documents": documents}
+        hidden = self.model.model(input_ids=inputs, use_cache=False, **extra).last_hidden_state
+        if self.compute_type is not None:
+            hidden = hidden.to(self.compute_type)
+        return linear_cross_entropy(hidden, self.model.lm_head.weight, targets, z_loss=self.z_loss, n_targets=n_targets)
+
+
+class Engine:
+    """A model, its optimiser, and one step of both.
+
+    Parameters
+    ----------
+    model : ModelConfig
+    config : TrainConfig
+        Complete, with the precision resolved.
+    processes : Processes
+    """
+
+    def __init__(self, model: ModelConfig, config: TrainConfig, processes: Processes) -> None:
+        self._config, self._processes = config, processes
+        self.device = processes.device
+        assert config.batch_tokens is not None
+        self.batch_rows = config.batch_tokens // config.seq_len
+        if self.batch_rows % processes.world:
+            fit = -(-self.batch_rows // processes.world) * processes.world * config.seq_len
+            raise ConfigError(
+                f"a batch of {self.batch_rows} rows of {config.seq_len} tokens cannot be shared by {processes.world} "
+                f"processes: use batch_tokens={fit}"
+            )
+        self.micro_rows = _micro_rows(model, config, self.batch_rows // processes.world, self.device)
+        sharded = config.parallel == "fsdp" or (config.parallel == "auto" and model.n_params_total >= SHARD_FROM)
+        self._sharded = sharded and processes.world > 1
+        self._replicated = processes.world > 1 and not self._sharded and config.parallel != "none"
+        if processes.world > 1 and config.parallel == "none":
+            raise ConfigError(
+                f"parallel='none' with {processes.world} processes would train {processes.world} separate copies: "
+                "use 'auto', 'ddp' or 'fsdp', or start one process"
+            )
+        self._autocast = config.precision == "bf16"
+        if config.precision == "bf16-true" or (self._autocast and self._sharded and self.device.type == "cuda"):
+            compute_type = None
+        else:
+            compute_type = torch.bfloat16 if self._autocast else None
+        hf_model: Any = model.build(seed=config.seed, eos_token_id=config.eos_id)
+        use_ragscale_attention(hf_model)
+        if config.precision == "bf16-true":
+            hf_model.to(torch.bfloat16)
+        hf_model.to(self.device)
+        hf_model.train()
+        if config.activation_checkpointing:
+            hf_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self._compiled = self.device.type == "cuda" if config.compile is None else config.compile
+        if self._compiled and not self._sharded:
+            hf_model.model.compile(dynamic=False)
+        self._module = _WithLoss(hf_model, config.z_loss, compute_type)
+        self._run: Any = self._module
+        if self._sharded:
+            self._shard(hf_model)
+        elif self._replicated:
+            self._run = nn.parallel.DistributedDataParallel(
+                self._module, device_ids=[self.device.index] if self.device.type == "cuda" else None
+            )
+        # the optimiser works on what this process holds: the parameters, or its shards of them
+        self._parameters = dict(self._module.model.named_parameters())
+        self._locals = {name: _local(parameter.detach()) for name, parameter in self._parameters.items()}
+        decayed = {name for name, p in self._parameters.items() if p.ndim > 1 and "embed_tokens" not in name}
+        groups = [
+            {"params": [t for name, t in self._locals.items() if name in decayed], "weight_decay": config.weight_decay},
+            {"params": [t for name, t in self._locals.items() if name not in decayed], "weight_decay": 0.0},
+        ]
+        assert config.learning_rate is not None
+        assert config.betas is not None
+        self._optimizer = torch.optim.AdamW(
+            groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True
+        )
+        self._flex = config.document_mask and self.device.type == "cuda"
+
+    def _shard(self, hf_model: Any) -> None:
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+        mixed = self._autocast and self.device.type == "cuda"
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if mixed else None
+        options: dict[str, Any] = {} if policy is None else {"mp_policy": policy}
+        for layer in hf_model.model.layers:
+            if self._compiled:
+                layer.compile(dynamic=False)
+            fully_shard(layer, **options)
+        fully_shard(self._module, **options)
+
+    def step(self, inputs: torch.Tensor, targets: torch.Tensor, n_targets: int, rate: float) -> torch.Tensor:
+        """Do one optimiser step on this process's rows; return (cross-entropy, gradient norm, skipped) on the device.
+
+        A step whose loss or gradient is not finite changes nothing. Nothing here waits for the device.
+        """
+        rows = inputs.shape[0]
+        # gradients are averaged over processes, so each divides by its share of the targets
+        share = n_targets / self._processes.world
+        cross_entropy = torch.zeros((), device=self.device)
+        for start in range(0, rows, self.micro_rows):
+            last = start + self.micro_rows >= rows
+            ids = inputs[start : start + self.micro_rows]
+            with self._accumulating(not last):
+                with self._arithmetic():
+                    loss, part = self._run(ids, targets[start : start + self.micro_rows], self._documents(ids), share)
+                loss.backward()
+            cross_entropy += part
+        if self._processes.world > 1:
+            torch.distributed.all_reduce(cross_entropy)
+            cross_entropy /= self._processes.world
+        for name, parameter in self._parameters.items():
+            gradient = parameter.grad
+            self._locals[name].grad = None if gradient is None else _local(gradient)
+        norm = self._gradient_norm()
+        skipped = (~torch.isfinite(norm + cross_entropy)).float()
+        # the fused kernel divides gradients by grad_scale and leaves everything alone when found_inf is 1
+        self._optimizer.grad_scale = (norm / self._config.clip_norm).clamp(min=1.0)  # type: ignore[attr-defined]
+        self._optimizer.found_inf = skipped  # type: ignore[attr-defined]
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        for name, parameter in self._parameters.items():
+            parameter.grad = None
+            self._locals[name].grad = None
+        return torch.stack([cross_entropy, norm, skipped])
+
+    @torch.no_grad()
+    def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, int]:
+        """Return the summed cross-entropy of this process's rows and the number of their targets."""
+        total, count = 0.0, int((targets >= 0).sum())
+        for start in range(0, inputs.shape[0], self.micro_rows):
+            ids = inputs[start : start + self.micro_rows]
+            with self._arithmetic():
+                _, part = self._run(ids, targets[start : start + self.micro_rows], self._documents(ids), 1.0)
+            total += float(part)
+        return total, count
+
+    def _documents(self, ids: torch.Tensor) -> Any:
+        if not self._config.document_mask:
+            return None
+        assert self._config.eos_id is not None
+        return document_mask(ids, self._config.eos_id, flex=self._flex)
+
+    def _arithmetic(self) -> Any:
+        if not self._autocast:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    @contextlib.contextmanager
+    def _accumulating(self, more: bool) -> Iterator[None]:
+        if more and self._replicated:
+            with self._run.no_sync():
+                yield
+        else:
+            yield
+
+    def _gradient_norm(self) -> torch.Tensor:
+        gradients = [tensor.grad for tensor in self._locals.values() if tensor.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self._sharded:
+            square = norm.square()
+            torch.distributed.all_reduce(square)
+            norm = square.sqrt()
+        return norm.float()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the whole weights on the CPU, under transformers' names; every process must call this."""
+        return {name: _whole(parameter.detach()) for name, parameter in self._parameters.items()}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return weights and optimiser state, whole and on the CPU; every process must call this."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.weights().items()}
+        for name, parameter in self._parameters.items():
+            state = self._optimizer.state.get(self._locals[name])
+            if state:
+                for key in ("exp_avg", "exp_avg_sq"):
+                    tensors[f"{key}.{name}"] = _whole(_like(state[key], parameter))
+                tensors[f"step.{name}"] = state["step"].detach().cpu().clone()
+        return tensors
+
+    @torch.no_grad()
+    def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Take over what `state` returned, whatever the number of processes was then."""
+        self._optimizer.state.clear()
+        for name, parameter in self._parameters.items():
+            _local(parameter.detach()).copy_(self._part(tensors[f"model.{name}"], parameter))
+            if f"step.{name}" in tensors:
+                self._optimizer.state[self._locals[name]] = {
+                    "step": tensors[f"step.{name}"].clone().to(self.device),
+                    "exp_avg": self._part(tensors[f"exp_avg.{name}"], parameter),
+                    "exp_avg_sq": self._part(tensors[f"exp_avg_sq.{name}"], parameter),
+                }
+
+    def _part(self, whole: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+        if not self._sharded:
+            return whole.to(self.device, copy=True)
+        from torch.distributed.tensor import distribute_tensor
+
+        placed: Any = parameter
+        return distribute_tensor(whole.to(self.device), placed.device_mesh, placed.placements).to_local().clone()
+
+    def to_device(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Move a batch to the device; from pinned memory and without waiting on CUDA."""
+        tensors = (torch.from_numpy(inputs), torch.from_numpy(targets))
+        if self.device.type == "cuda":
+            tensors = tuple(tensor.pin_memory().to(self.device, non_blocking=True) for tensor in tensors)
+        return tensors[0], tensors[1]
+
+
+def _local(tensor: Any) -> torch.Tensor:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def _whole(tensor: Any) -> torch.Tensor:
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().cpu().clone()
+
+
+def _like(local: torch.Tensor, parameter: Any) -> Any:
+    """Return a shard of the optimiser's state as the distributed tensor that its parameter is."""
+    if not hasattr(parameter, "device_mesh"):
+        return local
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(
+        local, parameter.device_mesh, parameter.placements, shape=parameter.shape, stride=parameter.stride()
+    )
+
+
+def _micro_rows(model: ModelConfig, config: TrainConfig, rows: int, device: torch.device) -> int:
+    """Return the rows per forward pass: the largest divisor of a process's rows within the limit."""
+    if config.micro_batch_tokens is not None:
+        limit = max(1, config.micro_batch_tokens // config.seq_len)
+    elif device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0] - 16 * model.n_params_total
+        limit = max(1, int(0.7 * free / (activation_bytes(model, config) * config.seq_len)))
+    else:
+        limit = max(1, 16_384 // config.seq_len)
+    return max(divisor for divisor in range(1, rows + 1) if rows % divisor == 0 and divisor <= limit)
