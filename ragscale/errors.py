@@ -14,6 +14,10 @@ class ConfigError(RagscaleError, ValueError):
     """A configuration or argument cannot work; the message lists every problem."""
 
 
+class TaskError(ConfigError):
+    """A task file is malformed, or a task cannot be asked for; the message lists every problem."""
+
+
 class ResultsError(RagscaleError, ValueError):
     """A results table is malformed; the message lists every problem."""
 
@@ -34,6 +38,10 @@ class CheckpointError(RagscaleError, RuntimeError):
     """A checkpoint or saved artefact is missing, damaged or belongs to something else."""
 
 
+class OutOfMemory(RagscaleError, MemoryError):
+    """A device has too little memory; the message says which setting to change."""
+
+
 class MissingExtraError(RagscaleError, ImportError):
     """An optional dependency is not installed; the message says what to install."""
 
@@ -48,6 +56,10 @@ class IdentifiabilityWarning(RagscaleWarning):
 
 class ExtrapolationWarning(RagscaleWarning):
     """A prediction or decision lies far outside the fitted range."""
+
+
+class EvaluationWarning(RagscaleWarning):
+    """An evaluation ran, but not all of it means what it seems to: questions left out, prompts cut, a slow path."""
 
 
 class ResultsWarning(RagscaleWarning):
