@@ -1,0 +1,55 @@
+"""Generated answers against accepted ones: exact match, F1 and containment, as SQuAD normalises."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def normalise(text: str) -> str:
+    """Lower-case, drop ASCII punctuation and the articles a, an, the, squeeze white space (Rajpurkar et al. 2016).
+
+    Examples
+    --------
+    >>> normalise("The  Eiffel Tower!")
+    'eiffel tower'
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, answers: Sequence[str], *, regex: bool = False) -> float:
+    """Return 1.0 if the prediction equals any accepted answer after normalisation (or fully matches a pattern)."""
+    if regex:
+        return float(any(re.fullmatch(answer, prediction.strip(), re.IGNORECASE) for answer in answers))
+    return float(any(normalise(prediction) == normalise(answer) for answer in answers))
+
+
+def f1(prediction: str, answers: Sequence[str]) -> float:
+    """Return the best F1 of the prediction's words over all accepted answers; words count as often as they occur.
+
+    Examples
+    --------
+    >>> round(f1("in Paris, France", ["Paris"]), 2)
+    0.5
+    """
+    return max((_f1(normalise(prediction).split(), normalise(answer).split()) for answer in answers), default=0.0)
+
+
+def _f1(predicted: list[str], accepted: list[str]) -> float:
+    if not predicted or not accepted:
+        return float(predicted == accepted)
+    shared = sum((Counter(predicted) & Counter(accepted)).values())
+    return 2 * shared / (len(predicted) + len(accepted))
+
+
+def contains(prediction: str, answers: Sequence[str], *, regex: bool = False) -> float:
+    """Return 1.0 if the prediction holds any accepted answer as whole words after normalisation."""
+    if regex:
+        return float(any(re.search(answer, prediction, re.IGNORECASE) for answer in answers))
+    text = f" {normalise(prediction)} "
+    return float(any(f" {normalise(answer)} " in text for answer in answers if normalise(answer)))

@@ -1,0 +1,348 @@
+"""Score a model on question sets: closed book, with every size of store, with the gold passage, with unrelated text."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ragscale._files import read_json, value_digest, write_json
+from ragscale.errors import ConfigError, EvaluationWarning
+from ragscale.evaluation import _answers
+from ragscale.evaluation._language_model import LanguageModel, ScoreRequest
+from ragscale.evaluation._metrics import summarise
+from ragscale.evaluation._models import load_language_model
+from ragscale.evaluation._prepare import Cell, PreparedPrompts, Prompt, as_dict, prepare_prompts, scored_texts
+from ragscale.evaluation._prompts import PromptTemplate
+from ragscale.evaluation._queries import GoldInQuery, QueryRule
+from ragscale.evaluation._tasks import Task
+
+if TYPE_CHECKING:
+    from ragscale.passages import Passage
+    from ragscale.retrieval import Retriever
+
+_SCHEMA, _VERSION = "ragscale-evaluation-cell", 1
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What `evaluate` returns.
+
+    Attributes
+    ----------
+    results : DataFrame
+        Rows of the results table: ``N, D, R, value, task, metric, seed, stderr, n_examples, k, retriever, condition,
+        chance, query, n_shot, hit_rate, answer_in_store, n_cut, prompts`` and ``N_total``.
+    samples : DataFrame
+        One row per question, condition and store size, from which every metric can be computed anew.
+    info : mapping
+        The settings, and how the model was scored.
+    """
+
+    results: pd.DataFrame
+    samples: pd.DataFrame
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Evaluation({len(self.results)} results, {len(self.samples)} samples)"
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Write ``results.jsonl``, ``samples.jsonl`` and ``evaluation.json`` into a directory."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.results.to_json(directory / "results.jsonl", orient="records", lines=True, double_precision=15)
+        self.samples.to_json(directory / "samples.jsonl", orient="records", lines=True, double_precision=15)
+        write_json(directory / "evaluation.json", dict(self.info), schema="ragscale-evaluation", version=_VERSION)
+        return directory
+
+
+def evaluate(
+    model: Any,
+    tasks: Task | PreparedPrompts | str | os.PathLike[str] | Iterable[Any],
+    *,
+    retriever: Retriever | None = None,
+    store_tokens: Sequence[int] | int = (0,),
+    k: int = 5,
+    condition: str | Sequence[str] = "retrieved",
+    n_shot: int = 0,
+    batch_tokens: int | None = None,
+    seed: int = 0,
+    template: PromptTemplate | None = None,
+    query: str | QueryRule | GoldInQuery = "question",
+    gold: Mapping[str, str] | Iterable[Passage] | None = None,
+    pmi: bool = False,
+    coverage: bool = True,
+    max_length: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    tokenizer: Any = None,
+    device: str = "auto",
+    N: float | None = None,
+    D: float | None = None,
+    model_seed: int | None = None,
+) -> Evaluation:
+    """Score a model on question sets, without retrieval and with every size of store.
+
+    Parameters
+    ----------
+    model : LanguageModel, Checkpoint, Hugging Face model, torch module, path or hub name
+        What to evaluate. A bare module needs ``tokenizer``.
+    tasks : Task, path or name (see `load_task`), several of them, or PreparedPrompts
+        What to ask. For several models with one tokenizer call `prepare_prompts` once and give its result; the
+        arguments that shape prompts then belong there.
+    retriever : Retriever, optional
+        Already indexed.
+    store_tokens : int or sequence of int
+        Sizes R of the store in unique tokens; 0 is the closed book. All sizes cost one search.
+    k : int
+        Passages in a prompt.
+    condition : {"retrieved", "closed-book", "oracle", "random"}, or several
+        ``retrieved``: the k best passages of each store (and the closed book for R = 0); ``oracle``: the gold passage;
+        ``random``: k passages of the smallest store that hold no answer, which separates evidence from the cost of a
+        longer prompt.
+    n_shot : int
+        Worked examples in the prompt.
+    batch_tokens : int, optional
+        Tokens in a batch; results do not depend on it.
+    seed : int
+        For unrelated passages and worked examples.
+    template : PromptTemplate, optional
+        Instead of the tasks' own.
+    query : str or function
+        ``"question"``, ``"question_and_choices"``, or a function of the example, which is shown without its answers.
+        Only ``"gold_in_query"`` or `GoldInQuery` see the gold answer, and mark their rows.
+    gold : mapping of passage id to text, or passages, optional
+        Where ``Example.gold_passages`` are found, if not in the retriever.
+    pmi : bool
+        Also score every choice after nothing, for ``accuracy_pmi``.
+    coverage : bool
+        Look for the answers in the whole store, not only among the k passages.
+    max_length : int, optional
+        Fit prompts into fewer tokens than the model reads.
+    out : path, optional
+        Directory for finished cells, one (task, condition, R) each. A call that finds them does not do them again.
+    tokenizer, device : optional
+        For a bare module; where to load a model from a path.
+    N, D, model_seed : optional
+        For the results table, where the model does not know them: parameters, pretraining tokens, training seed.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ConfigError, TaskError
+        Listing every problem of the arguments or the tasks.
+
+    Examples
+    --------
+    ``rs.evaluate("checkpoints/30M-600M", ["sciq.jsonl"], retriever=bm25, store_tokens=[0, 10**6, 10**7]).results``
+    """
+    loaded = load_language_model(
+        model, tokenizer=tokenizer, device=device, batch_tokens=batch_tokens, max_length=max_length
+    )
+    lm = loaded.model
+    if isinstance(tasks, PreparedPrompts):
+        given = [retriever, template, gold, n_shot or None, pmi or None, None if query == "question" else query]
+        given += [None if store_tokens == (0,) else store_tokens, None if condition == "retrieved" else condition]
+        if any(value is not None for value in given):
+            raise ConfigError("prompts are prepared already: give retriever, store_tokens, condition, template, query, "
+                              "gold, n_shot and pmi to prepare_prompts")  # fmt: skip
+        prepared = tasks
+    else:
+        prepared = prepare_prompts(
+            tasks,
+            lm,
+            retriever=retriever,
+            store_tokens=store_tokens,
+            k=k,
+            condition=condition,
+            n_shot=n_shot,
+            seed=seed,
+            template=template,
+            query=query,
+            gold=gold,
+            pmi=pmi,
+            coverage=coverage,
+            max_length=max_length,
+        )
+    if prepared.tokenizer != lm.tokenizer_fingerprint():
+        raise ConfigError("these prompts were prepared with another tokenizer than this model's: prepare them again")
+    if prepared.max_length > lm.max_length:
+        raise ConfigError(f"prompts of up to {prepared.max_length} tokens, but the model reads {lm.max_length}")
+    identity = {
+        "N": loaded.N if N is None else float(N),
+        "D": loaded.D if D is None else float(D),
+        "N_total": loaded.N_total,
+        "seed": loaded.seed if model_seed is None else model_seed,
+    }
+    samples = _run(lm, prepared, Path(out) if out is not None else None)
+    evaluation = Evaluation(
+        _results(samples, prepared, identity),
+        samples.assign(**identity),
+        {**prepared.settings, "scoring": getattr(lm, "scoring", type(lm).__name__), "model": loaded.name},
+    )
+    _warn_about_cuts(samples)
+    return evaluation
+
+
+# -------------------------------------------------------------------------------------------------------- running cells
+
+
+def _run(model: LanguageModel, prepared: PreparedPrompts, out: Path | None) -> pd.DataFrame:
+    """Score cell after cell; prompts that an earlier cell had, or that a finished cell on disk holds, are not run."""
+    known: dict[str, dict[str, Any]] = {}
+    fingerprint = model.fingerprint() if out is not None else ""
+    tables: list[list[dict[str, Any]]] = []
+    for cell in prepared.cells:
+        path = _cell_path(out, cell, fingerprint) if out is not None else None
+        rows = _read_cell(path) if path is not None else None
+        if rows is None:
+            _score_missing(model, prepared, cell, known)
+            rows = [_sample(cell, prepared, asked, known) for asked in cell.asked]
+            if path is not None:
+                write_json(path, {"samples": rows}, schema=_SCHEMA, version=_VERSION)
+        else:
+            for row in rows:
+                known.setdefault(row["prompt"], {name: row[name] for name in ("logprobs", "greedy", "generated")})
+                if row["unconditional_prompt"] is not None:
+                    alone = {"logprobs": row["unconditional_logprobs"], "greedy": None, "generated": None}
+                    known.setdefault(row["unconditional_prompt"], alone)
+        tables.append(rows)
+    return pd.DataFrame([row for rows in tables for row in rows])
+
+
+def _cell_path(out: Path, cell: Cell, fingerprint: str) -> Path:
+    key = value_digest([cell.digest, fingerprint])[:16]
+    name = re.sub(r"[^\w.-]+", "_", f"{cell.task.name}-{cell.condition}-R{cell.R}")
+    return out / f"{name}-{key}.json"
+
+
+def _read_cell(path: Path) -> list[dict[str, Any]] | None:
+    return read_json(path, schema=_SCHEMA, version=_VERSION)["samples"] if path.exists() else None
+
+
+def _score_missing(
+    model: LanguageModel, prepared: PreparedPrompts, cell: Cell, known: dict[str, dict[str, Any]]
+) -> None:
+    wanted = dict.fromkeys(d for asked in cell.asked for d in (asked.prompt, asked.unconditional) if d is not None)
+    prompts = [prepared.prompts[digest] for digest in wanted if digest not in known]
+    requests: list[ScoreRequest] = [request for prompt in prompts for request in prompt.requests]
+    scores = iter(model.score(requests))
+    for prompt in prompts:
+        mine = [next(scores) for _ in prompt.requests]
+        columns = zip(*(score.logprobs for score in mine), strict=True)
+        greedy = zip(*(score.greedy for score in mine), strict=True)
+        known[prompt.digest] = {
+            "logprobs": [sum(column) for column in columns],
+            "greedy": [all(column) for column in greedy],
+            "generated": None,
+        }
+    writing: list[Prompt] = [prompt for prompt in prompts if prompt.generate]
+    if writing:
+        task = cell.task
+        contexts = [prompt.requests[0].context for prompt in writing]
+        texts = model.generate(contexts, max_new_tokens=task.max_new_tokens, stop=task.stop)
+        for prompt, text in zip(writing, texts, strict=True):
+            known[prompt.digest]["generated"] = text
+
+
+def _sample(cell: Cell, prepared: PreparedPrompts, asked: Any, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    task, example = cell.task, prepared.scored[cell.task.name][asked.example]
+    prompt, score = prepared.prompts[asked.prompt], known[asked.prompt]
+    whole_text = task.kind == "text" and task.prefix_words == 0
+    texts = (example.question,) if whole_text else scored_texts(task, example)
+    n_tokens = [sum(sizes) for sizes in zip(*(map(len, r.continuations) for r in prompt.requests), strict=True)]
+    written, regex = score["generated"], example.answer_type == "regex"
+    return {
+        "task": task.name,
+        "id": example.id,
+        "kind": task.kind,
+        "condition": cell.condition,
+        "R": cell.R,
+        "logprobs": score["logprobs"],
+        "n_tokens": n_tokens,
+        "n_bytes": [len(text.encode()) for text in texts],
+        "n_chars": [len(text) for text in texts],
+        "n_words": len(re.split(r"\s+", texts[0])) if task.kind == "text" else None,
+        "greedy": score["greedy"],
+        "unconditional_logprobs": None if asked.unconditional is None else known[asked.unconditional]["logprobs"],
+        "gold_index": example.answer_index if example.choices and task.kind in ("multiple_choice", "yes_no") else 0,
+        "generated": written,
+        "exact_match": None if written is None else _answers.exact_match(written, example.answers, regex=regex),
+        "f1": None if written is None or regex else _answers.f1(written, example.answers),
+        "contains": None if written is None else _answers.contains(written, example.answers, regex=regex),
+        "hit": asked.hit,
+        "answer_in_store": asked.in_store,
+        "passages": list(asked.passages),
+        "n_prompt_tokens": asked.n_prompt_tokens,
+        **as_dict(asked.cut),
+        "cut": asked.cut.any,
+        "prompt": asked.prompt,
+        "unconditional_prompt": asked.unconditional,
+    }
+
+
+# -------------------------------------------------------------------------------------------------------------- results
+
+
+def _results(samples: pd.DataFrame, prepared: PreparedPrompts, identity: Mapping[str, Any]) -> pd.DataFrame:
+    settings = prepared.settings
+    rows = []
+    for cell in prepared.cells:
+        mine = samples[(samples["task"] == cell.task.name) & (samples["condition"] == cell.condition)]
+        mine = mine[mine["R"] == cell.R]
+        with_evidence = cell.condition != "closed-book"
+        from_store = cell.condition not in ("closed-book", "oracle")
+        shared = {
+            "k": settings["k"] if with_evidence else 0,
+            "retriever": settings["retriever"] if from_store else "none",
+            "query": settings["query"] if cell.condition.startswith("retrieved") else "none",
+            "n_shot": settings["n_shot"],
+            "hit_rate": _share(mine["hit"]),
+            "answer_in_store": _share(mine["answer_in_store"]),
+            "n_cut": int(mine["cut"].sum()),
+            "n_left_out": len(cell.left_out),
+            "prompts": cell.digest[:12],
+        }
+        for metric in summarise(mine):
+            rows.append(
+                {
+                    "N": identity["N"],
+                    "D": identity["D"],
+                    "R": float(cell.R),
+                    "value": metric.pop("value"),
+                    "task": cell.task.name,
+                    "metric": metric.pop("metric"),
+                    "seed": identity["seed"],
+                    "N_total": identity["N_total"],
+                    "condition": cell.condition,
+                    **metric,
+                    **shared,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _share(column: pd.Series) -> float:
+    known = column.dropna()
+    return float(known.astype(float).mean()) if len(known) else float("nan")
+
+
+def _warn_about_cuts(samples: pd.DataFrame) -> None:
+    for column, what in (("n_question_tokens_cut", "the question"), ("n_answer_tokens_cut", "an answer")):
+        rows = samples[samples[column] > 0]
+        if len(rows):
+            first = rows.iloc[0]
+            warnings.warn(
+                f"{len(rows)} prompts did not fit even without passages: {what} was cut (the first: question "
+                f"{first['id']!r} of {first['task']!r}); the column {column!r} of the samples counts the tokens",
+                EvaluationWarning,
+                stacklevel=3,
+            )

@@ -1,0 +1,226 @@
+"""From text to tokens: contexts that fit, cut where it hurts least, and split from what is scored as lm-eval splits it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ragscale.evaluation._language_model import LanguageModel, ScoreRequest, Tokens
+from ragscale.evaluation._prompts import PromptTemplate
+
+_TAIL = 240  # characters at the end of a long context that are encoded again with each continuation
+_CHECKED = 8  # long contexts per call whose shortcut is compared with encoding everything
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The parts of a prompt before it is made to fit."""
+
+    question: str
+    passages: tuple[str, ...]
+    shots: tuple[str, ...]
+    continuations: tuple[str, ...]
+    reserve: int = 0
+
+
+@dataclass(slots=True)
+class Cut:
+    """What had to go, in tokens (passages: also how many were touched; shots: how many were dropped)."""
+
+    passage_tokens: int = 0
+    passages: int = 0
+    shots: int = 0
+    question_tokens: int = 0
+    answer_tokens: int = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether anything was cut."""
+        return any((self.passage_tokens, self.shots, self.question_tokens, self.answer_tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A prompt in tokens: the context text it came from, one request, and what was cut."""
+
+    context: str
+    request: ScoreRequest
+    cut: Cut
+
+
+class Fitter:
+    """Fits drafts into a model's context; remembers the tokens of every passage it has seen."""
+
+    def __init__(self, model: LanguageModel, template: PromptTemplate, max_length: int) -> None:
+        self.model, self.template, self.max_length = model, template, max_length
+        self.start: Tokens = tuple(getattr(model, "start", ()))
+        self._tokens: dict[str, list[int]] = {}
+
+    def fit(self, drafts: Sequence[Draft]) -> list[Fitted]:
+        """Return every draft in tokens, cut where it is too long."""
+        self._remember({passage for draft in drafts for passage in draft.passages})
+        cuts = [Cut() for _ in drafts]
+        kept = [
+            tuple(self._cut_passage(p, self.template.passage_tokens, c) for p in d.passages)
+            for d, c in zip(drafts, cuts, strict=True)
+        ]
+        texts = [self.template.build(d.question, p, d.shots) for d, p in zip(drafts, kept, strict=True)]
+        pairs = self._encode_pairs(texts, [draft.continuations for draft in drafts])
+        fitted = []
+        for draft, passages, text, pair, cut in zip(drafts, kept, texts, pairs, cuts, strict=True):
+            if self._excess(pair, draft) > 0:
+                text, pair = self._shrink(draft, passages, pair, cut)
+            fitted.append(Fitted(text, self._request(pair, draft, cut), cut))
+        return fitted
+
+    # ------------------------------------------------------------------------------------------------- making it fit
+
+    def _excess(self, pair: tuple[list[int], list[list[int]]], draft: Draft) -> int:
+        context, continuations = pair
+        room = self.max_length - max(draft.reserve, max(map(len, continuations)) - 1)
+        return len(self.start) + max(1, len(context)) - max(1, room)
+
+    def _shrink(
+        self, draft: Draft, passages: tuple[str, ...], pair: tuple[list[int], list[list[int]]], cut: Cut
+    ) -> tuple[str, tuple[list[int], list[list[int]]]]:
+        """Shorten all passages to one level, then drop worked examples; the question goes last."""
+        shots, full = draft.shots, passages
+        text, excess = "", self._excess(pair, draft)
+        lengths = [len(self._of(passage)) for passage in full]
+        remaining = sum(lengths)
+        while excess > 0 and (passages or shots):
+            if passages:
+                remaining -= excess
+                level = _water_level(lengths, remaining)
+                shorter = (self._truncate(passage, level) for passage in full) if level > 0 else ()
+                passages = tuple(passage for passage in shorter if passage.strip())
+            else:
+                shots = shots[1:]
+            text = self.template.build(draft.question, passages, shots)
+            pair = self._encode_pairs([text], [draft.continuations])[0]
+            excess = self._excess(pair, draft)
+        cut.shots += len(draft.shots) - len(shots)
+        left = [len(self._of(passage)) for passage in passages] + [0] * (len(full) - len(passages))
+        lost = [before - after for before, after in zip(lengths, left, strict=True)]
+        cut.passage_tokens += sum(lost)
+        cut.passages = max(cut.passages, sum(tokens > 0 for tokens in lost))
+        return text or self.template.build(draft.question, passages, shots), pair
+
+    def _request(self, pair: tuple[list[int], list[list[int]]], draft: Draft, cut: Cut) -> ScoreRequest:
+        context, continuations = pair
+        whole = max(map(len, continuations))
+        if whole > self.max_length:
+            cut.answer_tokens += whole - self.max_length
+            continuations = [continuation[: self.max_length] for continuation in continuations]
+        excess = self._excess((context, continuations), draft)
+        if excess > 0:
+            cut.question_tokens += excess
+            context = context[excess:]
+        ids = (*self.start, *context) or (self.model.prefix_token,)
+        return ScoreRequest(ids, tuple(map(tuple, continuations)))
+
+    # --------------------------------------------------------------------------------------------------- tokenisation
+
+    def _encode_pairs(
+        self, contexts: Sequence[str], continuations: Sequence[Sequence[str]]
+    ) -> list[tuple[list[int], list[list[int]]]]:
+        """Return tokens of contexts and continuations: encoded together, split where the context's own tokens end.
+
+        Spaces that end a context belong to the continuation, since that is how tokenizers see them.
+        """
+        bare = [context.rstrip() for context in contexts]
+        moved = [context[len(text) :] for context, text in zip(contexts, bare, strict=True)]
+        unique = {text: row for row, text in enumerate(dict.fromkeys(bare))}
+        encoded = self.model.encode(list(unique))
+        tails = [self._tail(text) for text in unique]
+        tail_tokens = self.model.encode([text[cut:] for text, cut in zip(unique, tails, strict=True)])
+        heads: list[list[int]] = []
+        for row, (tokens, tail) in enumerate(zip(encoded, tail_tokens, strict=True)):
+            same = len(tail) <= len(tokens) and tokens[len(tokens) - len(tail) :] == tail
+            if not same:
+                tails[row] = 0
+            heads.append(tokens[: len(tokens) - len(tail)] if tails[row] else [])
+        pieces = [
+            (unique[text], text[tails[unique[text]] :] + spaces + continuation)
+            for text, spaces, wanted in zip(bare, moved, continuations, strict=True)
+            for continuation in wanted
+        ]
+        whole = self.model.encode([piece for _, piece in pieces])
+        joined = [heads[row] + tokens for (row, _), tokens in zip(pieces, whole, strict=True)]
+        self._check_shortcut(list(unique), tails, pieces, joined)
+        pairs, place = [], 0
+        for text, wanted in zip(bare, continuations, strict=True):
+            context = encoded[unique[text]]
+            split, shared = [], len(context)
+            mine = joined[place : place + len(wanted)]
+            place += len(wanted)
+            shared = min([shared, *(len(tokens) - 1 for tokens in mine)])
+            split = [tokens[shared:] for tokens in mine]
+            pairs.append((context[:shared], split))
+        return pairs
+
+    def _tail(self, text: str) -> int:
+        """Return where the end of a long text starts that can be encoded alone: a space between two words."""
+        place = len(text) - _TAIL
+        while place > _TAIL:
+            if text[place] == " " and text[place - 1].isalnum() and text[place + 1].isalnum():
+                return place
+            place -= 1
+        return 0
+
+    def _check_shortcut(
+        self, texts: list[str], tails: list[int], pieces: list[tuple[int, str]], joined: list[list[int]]
+    ) -> None:
+        """Encode some long prompts whole; if one differs, encode all of them whole."""
+        long = [place for place, (row, _) in enumerate(pieces) if tails[row]]
+        if not long:
+            return
+        step = max(1, len(long) // _CHECKED)
+        wholes = {place: texts[pieces[place][0]][: tails[pieces[place][0]]] + pieces[place][1] for place in long}
+        sample = long[::step][:_CHECKED]
+        if self.model.encode([wholes[place] for place in sample]) != [joined[place] for place in sample]:
+            for place, tokens in zip(long, self.model.encode([wholes[place] for place in long]), strict=True):
+                joined[place] = tokens
+
+    def _remember(self, passages: set[str]) -> None:
+        new = sorted(passages - self._tokens.keys())
+        self._tokens.update(zip(new, self.model.encode(new), strict=True))
+
+    def _of(self, passage: str) -> list[int]:
+        if passage not in self._tokens:
+            self._remember({passage})
+        return self._tokens[passage]
+
+    def _cut_passage(self, passage: str, limit: int | None, cut: Cut) -> str:
+        excess = len(self._of(passage)) - (limit or len(self._of(passage)))
+        if excess <= 0:
+            return passage
+        cut.passage_tokens += excess
+        cut.passages += 1
+        return self._truncate(passage, limit or 0)
+
+    def _truncate(self, passage: str, n: int) -> str:
+        """Return the longest beginning of a passage that has at most n tokens."""
+        tokens = self._of(passage)
+        if len(tokens) <= n:
+            return passage
+        text = self.model.decode([tokens[:n]])[0].rstrip("\N{REPLACEMENT CHARACTER}")
+        if passage.startswith(text):
+            return text
+        low, high = 0, len(passage)  # the tokenizer normalises: search the place instead
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if len(self.model.encode([passage[:middle]])[0]) <= n else (low, middle - 1)
+        return passage[:low]
+
+
+def _water_level(lengths: Sequence[int], total: int) -> int:
+    """Return the largest level at which sum(min(length, level)) is at most total (0 if total is not positive)."""
+    level, left = 0, total
+    for rank, length in enumerate(sorted(lengths)):
+        share = left // (len(lengths) - rank)
+        if length > share:
+            return max(0, share)
+        level = length
+        left -= length
+    return max(0, level) if total > 0 else 0

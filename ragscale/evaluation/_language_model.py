@@ -1,0 +1,147 @@
+"""What an evaluation needs of a model: tokens of a text, log-probabilities of continuations, greedy answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from ragscale.errors import ConfigError
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """One context with the continuations to score after it.
+
+    Parameters
+    ----------
+    context : tuple of int
+        Token ids; at least one.
+    continuations : tuple of tuple of int
+        Token ids of each continuation; each at least one.
+    """
+
+    context: Tokens
+    continuations: tuple[Tokens, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Log-likelihoods of the continuations of one request.
+
+    Parameters
+    ----------
+    logprobs : tuple of float
+        Sum over the continuation's tokens of ln p(token | context and tokens before it), in nats.
+    greedy : tuple of bool
+        Whether greedy decoding would write exactly this continuation.
+    """
+
+    logprobs: tuple[float, ...]
+    greedy: tuple[bool, ...]
+
+
+class LanguageModel(ABC):
+    """A model that can be evaluated. Subclass it and write ``_encode``, ``_decode``, ``_score`` and ``_generate``.
+
+    Parameters
+    ----------
+    max_length : int
+        The longest input in tokens.
+    prefix_token : int
+        The token that stands for "nothing before": the context of an empty prompt.
+
+    Notes
+    -----
+    `ragscale.testing.check_language_model` runs the promises of this class on a model of yours.
+    """
+
+    max_length: int
+    prefix_token: int
+
+    @abstractmethod
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text, without special tokens."""
+
+    @abstractmethod
+    def _decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """Return the text of each sequence of token ids."""
+
+    @abstractmethod
+    def _score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Return one `Score` per request; contexts and continuations fit into ``max_length``."""
+
+    @abstractmethod
+    def _generate(self, prompts: Sequence[Tokens], max_new_tokens: int, stop: Sequence[str]) -> list[str]:
+        """Return the greedy continuation of each prompt, ended before the first stop string."""
+
+    def fingerprint(self) -> str:
+        """Return a digest that changes when the answers may change; evaluations are resumed by it.
+
+        The default names the class only: override it where several models share a class.
+        """
+        return type(self).__qualname__
+
+    def tokenizer_fingerprint(self) -> str:
+        """Return a digest of the tokenizer; prepared prompts are shared between models with the same one."""
+        probe = "The quick brown fox: 3.14 isn't äöü?\n\n  Dog."
+        return f"{type(self).__qualname__}:{self.encode([probe])[0]}"
+
+    @final
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text, without special tokens."""
+        return self._encode(list(texts)) if len(texts) else []
+
+    @final
+    def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """Return the text of each sequence of token ids."""
+        return self._decode(tokens) if len(tokens) else []
+
+    @final
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Return the log-likelihood of every continuation.
+
+        Raises
+        ------
+        ConfigError
+            When a context or continuation is empty, or one does not fit into ``max_length``: all are listed.
+        """
+        problems = []
+        for row, request in enumerate(requests):
+            longest = max(map(len, request.continuations), default=0)
+            if not request.context or not request.continuations or not all(request.continuations):
+                problems.append(f"request {row} has an empty context, continuation, or no continuation")
+            elif len(request.context) + longest - 1 > self.max_length:
+                problems.append(
+                    f"request {row} has {len(request.context)} + {longest} tokens, the model reads {self.max_length}"
+                )
+        if problems:
+            raise ConfigError("cannot score: " + "; ".join(problems[:20]))
+        scores = self._score(requests) if len(requests) else []
+        if len(scores) != len(requests):
+            raise ConfigError(f"{type(self).__name__}._score gave {len(scores)} scores for {len(requests)} requests")
+        return scores
+
+    @final
+    def generate(self, prompts: Sequence[Tokens], *, max_new_tokens: int = 32, stop: Sequence[str] = ()) -> list[str]:
+        """Return the greedy continuation of each prompt, ended before the first stop string.
+
+        Raises
+        ------
+        ConfigError
+            When a prompt is empty, or leaves no room for ``max_new_tokens`` within ``max_length``.
+        """
+        room = self.max_length - max_new_tokens
+        bad = [row for row, prompt in enumerate(prompts) if not 1 <= len(prompt) <= room]
+        if bad:
+            raise ConfigError(
+                f"cannot generate {max_new_tokens} tokens: {len(bad)} prompts are empty or longer than {room} tokens "
+                f"(the first is prompt {bad[0]} with {len(prompts[bad[0]])})"
+            )
+        texts = self._generate(prompts, max_new_tokens, stop) if len(prompts) else []
+        if len(texts) != len(prompts):
+            raise ConfigError(f"{type(self).__name__}._generate gave {len(texts)} texts for {len(prompts)} prompts")
+        return texts

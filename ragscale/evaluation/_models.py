@@ -1,0 +1,127 @@
+"""Turn whatever stands for a model into a `LanguageModel`, with what the results table wants to know of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ragscale._extras import require
+from ragscale.errors import CheckpointError, ConfigError
+from ragscale.evaluation._language_model import LanguageModel
+
+_NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A language model with its place in the results table; NaN where that is not known."""
+
+    model: LanguageModel
+    name: str
+    N: float = _NAN
+    D: float = _NAN
+    N_total: float = _NAN
+    seed: int = 0
+
+
+def load_language_model(
+    model: Any,
+    *,
+    tokenizer: Any = None,
+    device: str = "auto",
+    batch_tokens: int | None = None,
+    max_length: int | None = None,
+    dtype: Any = None,
+) -> LoadedModel:
+    """Load a checkpoint directory, a Hugging Face name, a model object or a bare module.
+
+    Parameters
+    ----------
+    model : LanguageModel, Checkpoint, Hugging Face model, torch module, path or hub name
+    tokenizer : optional
+        Needed for a bare module; for a Hugging Face model object the tokenizer of ``config.name_or_path`` is the
+        default.
+    device : str
+        Where a model from disk goes: ``"auto"`` is the first GPU, else the CPU. Objects stay where they are.
+    batch_tokens, max_length : int, optional
+        See `TorchModel`.
+    dtype : optional
+        Of a model from disk; float32 by default, in which choices that are close stay apart.
+
+    Returns
+    -------
+    LoadedModel
+        With N (core and head), N_total, and for a ragscale checkpoint D and the training seed.
+    """
+    if isinstance(model, LoadedModel):
+        return model
+    if isinstance(model, LanguageModel):
+        n = float(getattr(model, "n_params", _NAN))
+        if batch_tokens is not None and hasattr(model, "batch_tokens"):
+            model.batch_tokens = batch_tokens  # type: ignore[attr-defined]
+        return LoadedModel(model, type(model).__name__, n, _NAN, float(getattr(model, "n_params_total", _NAN)))
+    from ragscale.evaluation._torch_model import TorchModel
+
+    path = model if isinstance(model, str | os.PathLike) else getattr(model, "path", None)
+    if isinstance(path, str | os.PathLike):
+        module, tokenizer = _from_disk(path, tokenizer, device, dtype)
+        name = os.fspath(path)
+    else:
+        torch = require("torch", "train")
+        if not isinstance(model, torch.nn.Module):
+            raise ConfigError(
+                f"a model is a LanguageModel, a Checkpoint, a torch module, a path or a hub name, not {model!r}"
+            )
+        module, name = model, type(model).__name__
+        if tokenizer is None:
+            tokenizer = _tokenizer_of(model)
+    knows_length = getattr(getattr(module, "config", None), "max_position_embeddings", None) is not None
+    lm = TorchModel(module, tokenizer, batch_tokens=batch_tokens, max_length=None if knows_length else max_length)
+    found = _checkpoint_facts(path) if path is not None else {}
+    return LoadedModel(
+        lm,
+        name,
+        float(found.get("N", lm.n_params)),
+        float(found.get("D", _NAN)),
+        float(found.get("N_total", lm.n_params_total)),
+        int(found.get("seed", 0)),
+    )
+
+
+def _from_disk(path: str | os.PathLike[str], tokenizer: Any, device: str, dtype: Any) -> tuple[Any, Any]:
+    torch = require("torch", "train")
+    transformers = require("transformers", "train")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        module = transformers.AutoModelForCausalLM.from_pretrained(os.fspath(path), dtype=dtype or torch.float32)
+        if tokenizer is None:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(os.fspath(path))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{os.fspath(path)!r} is not a Hugging Face causal model with its tokenizer: {error}"
+        ) from error
+    return module.to(device), tokenizer
+
+
+def _tokenizer_of(model: Any) -> Any:
+    name = getattr(getattr(model, "config", None), "name_or_path", "")
+    if not name:
+        raise ConfigError(f"{type(model).__name__} does not say which tokenizer it was trained with: pass tokenizer=")
+    return require("transformers", "train").AutoTokenizer.from_pretrained(name)
+
+
+def _checkpoint_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    if not (Path(path) / "ragscale.json").exists():
+        return {}
+    from ragscale.training import Checkpoint
+
+    checkpoint = Checkpoint.load(Path(path))
+    return {
+        "N": checkpoint.n_params,
+        "D": checkpoint.n_tokens,
+        "N_total": checkpoint.n_params_total,
+        "seed": checkpoint.seed,
+    }

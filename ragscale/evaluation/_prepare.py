@@ -1,0 +1,513 @@
+"""Prompts of all conditions and store sizes, made and tokenised once, for as many models as share the tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ragscale._files import value_digest
+from ragscale.errors import ConfigError, EvaluationWarning, TaskError
+from ragscale.evaluation._coverage import answers_of, contains_answer, first_passage_with_answer
+from ragscale.evaluation._fitting_prompts import Cut, Draft, Fitter
+from ragscale.evaluation._language_model import LanguageModel, ScoreRequest
+from ragscale.evaluation._load import load_task
+from ragscale.evaluation._prompts import PromptTemplate
+from ragscale.evaluation._queries import GoldInQuery, QueryRule, resolve_query
+from ragscale.evaluation._tasks import CHOICE_KINDS, Example, Task
+from ragscale.passages import Passage
+
+if TYPE_CHECKING:
+    from ragscale.retrieval import Retriever
+
+CONDITIONS = ("closed-book", "retrieved", "oracle", "random")
+GOLD_QUERY = "retrieved+gold-query"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One distinct thing to compute: requests whose scores are added up, and whether an answer is written."""
+
+    digest: str
+    requests: tuple[ScoreRequest, ...]
+    generate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question under one condition: which prompt, and everything known before a model sees it."""
+
+    example: int
+    prompt: str
+    unconditional: str | None
+    passages: tuple[str, ...]
+    hit: bool | None
+    in_store: bool | None
+    n_prompt_tokens: int
+    cut: Cut
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One (task, condition, R): what is resumed as a whole."""
+
+    task: Task
+    condition: str
+    R: int
+    asked: tuple[Asked, ...]
+    left_out: tuple[str, ...]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPrompts:
+    """What `prepare_prompts` makes; give it to `evaluate` in place of tasks, for every model in turn."""
+
+    cells: tuple[Cell, ...]
+    prompts: Mapping[str, Prompt]
+    settings: Mapping[str, Any]
+    tokenizer: str
+    max_length: int
+    scored: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
+
+    @property
+    def n_asked(self) -> int:
+        """Questions over all cells."""
+        return sum(len(cell.asked) for cell in self.cells)
+
+    def __repr__(self) -> str:
+        return (
+            f"PreparedPrompts({len(self.cells)} cells, {self.n_asked} questions, {len(self.prompts)} distinct prompts)"
+        )
+
+
+def prepare_prompts(
+    tasks: Task | str | os.PathLike[str] | Iterable[Task | str | os.PathLike[str]],
+    model: LanguageModel,
+    *,
+    retriever: Retriever | None = None,
+    store_tokens: Sequence[int] | int = (0,),
+    k: int = 5,
+    condition: str | Sequence[str] = "retrieved",
+    n_shot: int = 0,
+    seed: int = 0,
+    template: PromptTemplate | None = None,
+    query: str | QueryRule | GoldInQuery = "question",
+    gold: Mapping[str, str] | Iterable[Passage] | None = None,
+    pmi: bool = False,
+    coverage: bool = True,
+    max_length: int | None = None,
+) -> PreparedPrompts:
+    """Retrieve, build and tokenise all prompts once.
+
+    Parameters are those of `evaluate`; of ``model`` only the tokenizer and ``max_length`` are used. Prompts that are
+    equal at several store sizes (nested stores often return the same passages) are one prompt.
+
+    Parameters
+    ----------
+    tasks : Task, path, name, or several
+        What to ask.
+    model : LanguageModel
+        Any model with the tokenizer of the models to come.
+    max_length : int, optional
+        Fit prompts into so many tokens; at most the models' own.
+
+    Returns
+    -------
+    PreparedPrompts
+
+    Raises
+    ------
+    ConfigError
+        Listing every problem of the arguments.
+    """
+    listed = [tasks] if isinstance(tasks, Task | str | os.PathLike) else list(tasks)
+    loaded = [task if isinstance(task, Task) else load_task(task) for task in listed]
+    sizes = [store_tokens] if isinstance(store_tokens, int | np.integer) else list(store_tokens)
+    conditions = [condition] if isinstance(condition, str) else list(condition)
+    limit = max_length or model.max_length
+    _check(loaded, sizes, k, conditions, n_shot, retriever, limit, model)
+    name, rule, sees_gold = resolve_query(query)
+    stores = sorted({int(size) for size in sizes})
+    settings = {
+        "k": k,
+        "n_shot": n_shot,
+        "seed": seed,
+        "query": name,
+        "retriever": _retriever_name(retriever),
+        "pmi": pmi,
+        "max_length": limit,
+    }
+    maker = _Maker(model, retriever, k, n_shot, seed, pmi, limit, _gold_texts(gold), settings)
+    found = _answer_rows(loaded, retriever, stores) if coverage and retriever is not None else {}
+    cells: list[Cell] = []
+    for task in loaded:
+        used = replace(task, template=template) if template is not None else task
+        cells += maker.cells(used, conditions, stores, rule, sees_gold, found.get(task.name))
+    tokenizer = model.tokenizer_fingerprint()
+    return PreparedPrompts(tuple(cells), maker.prompts, settings, tokenizer, limit, maker.scored)
+
+
+def _check(
+    tasks: Sequence[Task],
+    sizes: Sequence[Any],
+    k: int,
+    conditions: Sequence[str],
+    n_shot: int,
+    retriever: Retriever | None,
+    max_length: int,
+    model: LanguageModel,
+) -> None:
+    problems = []
+    names = [task.name for task in tasks]
+    if not tasks:
+        problems.append("there are no tasks")
+    problems += [
+        f"two tasks are named {name!r}: rename one" for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+    unknown = [c for c in conditions if c not in CONDITIONS]
+    if unknown or not conditions:
+        problems.append(
+            f"condition must be among {', '.join(CONDITIONS)}, got {', '.join(map(repr, unknown)) or 'none'}"
+        )
+    bad = [size for size in sizes if isinstance(size, bool) or not float(size) >= 0 or float(size) != int(size)]
+    if bad or not sizes:
+        problems.append(f"store_tokens must be counts of tokens, at least one; got {bad or list(sizes)}")
+    positive = [int(size) for size in sizes if size not in bad and size > 0]
+    if k < 1:
+        problems.append(f"k must be at least 1, got {k}")
+    if n_shot < 0:
+        problems.append(f"n_shot must be at least 0, got {n_shot}")
+    if not 2 <= max_length <= model.max_length:
+        problems.append(f"max_length must be from 2 to the model's {model.max_length} tokens, got {max_length}")
+    if retriever is None and positive and {"retrieved", "random"} & set(conditions):
+        problems.append(f"store_tokens has {positive} but there is no retriever: pass retriever=")
+    if retriever is not None and positive and max(positive) > retriever.n_tokens:
+        problems.append(
+            f"store_tokens asks for {max(positive):,} but the retriever holds {retriever.n_tokens:,} tokens"
+        )
+    if "random" in conditions and (retriever is None or not positive):
+        problems.append("condition 'random' draws from a store: pass retriever= and a store_tokens above 0")
+    for task in tasks:
+        n_other = len(task.shots) or len(task.examples) - 1
+        if n_shot > n_other:
+            problems.append(f"n_shot={n_shot}, but task {task.name!r} has {n_other} questions to take examples from")
+        evidence = ("retrieved" in conditions or "random" in conditions) and positive
+        if task.kind == "text" and task.prefix_words == 0 and (evidence or "oracle" in conditions):
+            problems.append(
+                f"text task {task.name!r} has prefix_words=0: a query made of the scored text would leak it; set "
+                "Task.prefix_words, and the first words become the query and are not scored"
+            )
+        if task.kind == "generate" and task.max_new_tokens >= max_length:
+            problems.append(f"task {task.name!r} writes {task.max_new_tokens} tokens, max_length is {max_length}")
+    if problems:
+        raise ConfigError("cannot prepare the evaluation: " + "; ".join(problems))
+
+
+def _retriever_name(retriever: Retriever | None) -> str:
+    return "none" if retriever is None else str(getattr(retriever, "name", type(retriever).__name__))
+
+
+def _gold_texts(gold: Mapping[str, str] | Iterable[Passage] | None) -> dict[str, str]:
+    if gold is None:
+        return {}
+    if isinstance(gold, Mapping):
+        return dict(gold)
+    return {passage.id: passage.text for passage in gold}
+
+
+def _answer_rows(tasks: Sequence[Task], retriever: Retriever, stores: Sequence[int]) -> dict[str, np.ndarray]:
+    """Find each question's first passage with an answer, for all tasks in one reading of the largest store."""
+    if not any(stores):
+        return {}
+    wanted = [task for task in tasks if task.kind != "text"]
+    passages = retriever.passages[: prefix_length(retriever.passages, max(stores))]
+    rows = first_passage_with_answer([example for task in wanted for example in task.examples], passages)
+    ends = np.cumsum([len(task.examples) for task in wanted])[:-1] if wanted else []
+    return {task.name: part for task, part in zip(wanted, np.split(rows, ends), strict=True)}
+
+
+def prefix_length(passages: Sequence[Passage], n_tokens: int) -> int:
+    """Return how many leading passages hold at most ``n_tokens`` unique tokens."""
+    new = [p.n_tokens if p.n_new_tokens is None else p.n_new_tokens for p in passages]
+    return int(np.searchsorted(np.cumsum(new), n_tokens, side="right"))
+
+
+class _Maker:
+    """Makes the cells of one call; remembers distinct prompts."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        retriever: Retriever | None,
+        k: int,
+        n_shot: int,
+        seed: int,
+        pmi: bool,
+        max_length: int,
+        gold: dict[str, str],
+        settings: dict[str, Any],
+    ) -> None:
+        self.model, self.retriever, self.k, self.n_shot = model, retriever, k, n_shot
+        self.seed, self.pmi, self.max_length, self.gold, self.settings = seed, pmi, max_length, gold, settings
+        self.prompts: dict[str, Prompt] = {}
+        self.scored: dict[str, tuple[Example, ...]] = {}
+        self._rows_of_document: dict[str, list[int]] | None = None
+        self._row_of_passage: dict[str, int] | None = None
+
+    def cells(
+        self, task: Task, conditions: Sequence[str], stores: Sequence[int], rule: Any, sees_gold: bool, found: Any
+    ) -> list[Cell]:
+        examples = [_as_scored(task, example, self.model, self.max_length) for example in task.examples]
+        self.scored[task.name] = tuple(examples)
+        fitter = Fitter(self.model, task.template, self.max_length)
+        shots = self._shots(task)
+        made: dict[tuple[str, int], Cell] = {}
+        for condition in conditions:
+            for key, rows in self._evidence(task, examples, condition, stores, rule, sees_gold):
+                if key not in made:
+                    made[key] = self._cell(task, examples, *key, rows, fitter, shots, found)
+        return list(made.values())
+
+    # ----------------------------------------------------------------------------------------------------- evidence
+
+    def _evidence(
+        self, task: Task, examples: Sequence[Example], condition: str, stores: Sequence[int], rule: Any, sees_gold: bool
+    ) -> Iterable[tuple[tuple[str, int], list[list[tuple[str, str]] | None]]]:
+        """Yield ((condition, R), for every question its (id, text) passages, best first; None: it has none)."""
+        nothing: list[list[tuple[str, str]] | None] = [[] for _ in examples]
+        positive = [size for size in stores if size > 0]
+        if condition == "closed-book" or (condition == "retrieved" and 0 in stores):
+            yield ("closed-book", 0), nothing
+        if condition == "retrieved" and positive and self.retriever is not None:
+            asked = [rule(task, example) for example in examples]
+            hits = self.retriever.search(asked, self.k, store_tokens=positive)
+            label = GOLD_QUERY if sees_gold else "retrieved"
+            for size in positive:
+                taken = [hits[size].take(self.retriever.passages, row) for row in range(len(examples))]
+                yield (label, size), [[(p.id, p.text) for p in passages] for passages in taken]
+        if condition == "random":
+            drawn = [self._draw(task, example, positive[0]) for example in examples]
+            for size in positive:
+                yield ("random", size), drawn
+        if condition == "oracle":
+            yield ("oracle", 0), [self._gold_passages(example) for example in examples]
+
+    def _draw(self, task: Task, example: Example, store: int) -> list[tuple[str, str]]:
+        """Draw k unrelated passages from the smallest store, which every larger one contains."""
+        passages = self._passages()
+        n = prefix_length(passages, store)
+        rng = np.random.default_rng([self.seed, zlib.crc32(f"{task.name}\0{example.id}".encode())])
+        gold = {*example.gold_doc_ids, *example.gold_passages}
+        drawn: list[tuple[str, str]] = []
+        for row in rng.permutation(n)[: 50 * self.k].tolist():
+            passage = passages[row]
+            if (
+                passage.id not in gold
+                and passage.document_id not in gold
+                and not contains_answer(example, passage.text)
+            ):
+                drawn.append((passage.id, passage.text))
+                if len(drawn) == self.k:
+                    break
+        return drawn
+
+    def _gold_passages(self, example: Example) -> list[tuple[str, str]] | None:
+        """Return the gold evidence: the example's own passage, its gold passages, or the best of its gold documents."""
+        if example.passage.strip():
+            return [(f"{example.id}:passage", example.passage)]
+        known = [(identity, self.gold[identity]) for identity in example.gold_passages if identity in self.gold]
+        if known or self.retriever is None:
+            return known or None
+        passages = self._passages()
+        if self._row_of_passage is None or self._rows_of_document is None:
+            self._row_of_passage = {passage.id: row for row, passage in enumerate(passages)}
+            self._rows_of_document = {}
+            for row, passage in enumerate(passages):
+                self._rows_of_document.setdefault(passage.document_id, []).append(row)
+        rows = [
+            self._row_of_passage[identity] for identity in example.gold_passages if identity in self._row_of_passage
+        ]
+        for document in () if rows else example.gold_doc_ids:
+            of_document = self._rows_of_document.get(document, [])
+            holding = [row for row in of_document if contains_answer(example, passages[row].text)]
+            rows += (holding or of_document)[:1]
+        return [(passages[row].id, passages[row].text) for row in rows[: self.k]] or None
+
+    def _passages(self) -> Sequence[Passage]:
+        if self.retriever is None:
+            raise ConfigError("there is no retriever: pass retriever=")
+        return self.retriever.passages
+
+    def _shots(self, task: Task) -> dict[str, tuple[str, ...]]:
+        """Return the worked examples of every question: one draw for the task, never the question itself."""
+        if self.n_shot == 0:
+            return {}
+        pool = task.shots or task.examples
+        rng = np.random.default_rng([self.seed, zlib.crc32(task.name.encode())])
+        drawn = [pool[row] for row in rng.permutation(len(pool))[: self.n_shot + 1].tolist()]
+        template = task.template
+        shown = {e.id: template.ask(e) + template.answer_prefix + _gold_answer(task, e) for e in drawn}
+        return {
+            example.id: tuple(text for identity, text in shown.items() if task.shots or identity != example.id)[
+                : self.n_shot
+            ]
+            for example in task.examples
+        }
+
+    # -------------------------------------------------------------------------------------------------------- cells
+
+    def _cell(
+        self,
+        task: Task,
+        examples: Sequence[Example],
+        condition: str,
+        size: int,
+        evidence: Sequence[list[tuple[str, str]] | None],
+        fitter: Fitter,
+        shots: Mapping[str, tuple[str, ...]],
+        found: np.ndarray | None,
+    ) -> Cell:
+        rows = [row for row, passages in enumerate(evidence) if passages is not None]
+        left_out = tuple(examples[row].id for row, passages in enumerate(evidence) if passages is None)
+        if left_out:
+            message = f"{len(left_out)} of {len(examples)} questions of {task.name!r} have no gold passage"
+            if not rows:
+                raise TaskError(f"{message}: give them with evaluate(gold=...), or leave out the condition 'oracle'")
+            warnings.warn(f"{message} and are left out of the condition 'oracle'", EvaluationWarning, stacklevel=4)
+        asked: list[Asked] = []
+        whole_text = task.kind == "text" and task.prefix_words == 0
+        if whole_text:
+            asked = [self._ask_text(row, examples[row]) for row in rows]
+        else:
+            drafts = [self._draft(task, examples[row], evidence[row] or [], shots) for row in rows]
+            unconditional = self._unconditional(task, [examples[row] for row in rows])
+            n_prefix = prefix_length(self._passages(), size) if found is not None and size > 0 else 0
+            for row, draft, fitted, alone in zip(rows, drafts, fitter.fit(drafts), unconditional, strict=True):
+                example, passages = examples[row], evidence[row] or []
+                answerable = bool(answers_of(example)) and task.kind != "text"
+                digest = self._remember(
+                    [fitted.context, *draft.continuations], (fitted.request,), task, task.kind == "generate"
+                )
+                hit = any(contains_answer(example, text) for _, text in passages) if answerable and passages else None
+                in_store = None
+                if answerable and found is not None and size > 0:
+                    in_store = bool(0 <= found[row] < n_prefix)
+                asked.append(
+                    Asked(
+                        row,
+                        digest,
+                        alone,
+                        tuple(identity for identity, _ in passages),
+                        hit,
+                        in_store,
+                        len(fitted.request.context),
+                        fitted.cut,
+                    )
+                )
+        digest = value_digest(
+            {
+                "task": task.digest,
+                "condition": condition,
+                "R": size,
+                "settings": dict(self.settings),
+                "prompts": [[a.prompt, a.unconditional, list(a.passages), a.in_store] for a in asked],
+            }
+        )
+        return Cell(task, condition, size, tuple(asked), left_out, digest)
+
+    def _draft(
+        self, task: Task, example: Example, passages: list[tuple[str, str]], shots: Mapping[str, tuple[str, ...]]
+    ) -> Draft:
+        texts = tuple(text for _, text in passages)
+        prefix = "" if task.kind == "text" else task.template.answer_prefix
+        continuations = tuple(prefix + text for text in scored_texts(task, example))
+        reserve = task.max_new_tokens if task.kind == "generate" else 0
+        return Draft(task.template.ask(example), texts, shots.get(example.id, ()), continuations, reserve)
+
+    def _unconditional(self, task: Task, examples: Sequence[Example]) -> list[str | None]:
+        """Prompts that score every choice after nothing, for PMI."""
+        if not self.pmi or task.kind not in CHOICE_KINDS:
+            return [None] * len(examples)
+        fitter = Fitter(self.model, PromptTemplate(), self.max_length)
+        continuations = [tuple(task.template.answer_prefix + choice for choice in e.choices) for e in examples]
+        pairs = fitter._encode_pairs([""] * len(examples), continuations)
+        start = fitter.start or (self.model.prefix_token,)
+        return [
+            self._remember(["", *texts], (ScoreRequest(start, tuple(map(tuple, tokens))),), task, False)
+            for texts, (_, tokens) in zip(continuations, pairs, strict=True)
+        ]
+
+    def _ask_text(self, row: int, example: Example) -> Asked:
+        """Score a whole text in windows that do not overlap in what they score."""
+        tokens = self.model.encode([example.question])[0]
+        requests = tuple(rolling_windows(tokens, self.model.prefix_token, self.max_length))
+        digest = self._remember([example.question], requests, None, False)
+        return Asked(row, digest, None, (), None, None, 0, Cut())
+
+    def _remember(self, texts: list[str], requests: tuple[ScoreRequest, ...], task: Task | None, generate: bool) -> str:
+        kind: list[Any] = [self.max_length]
+        if generate and task is not None:
+            kind += [task.max_new_tokens, list(task.stop)]
+        text = value_digest([kind, texts])
+        tokens = hashlib.sha256()
+        for request in requests:
+            for ids in (request.context, *request.continuations):
+                tokens.update(np.asarray([-1, *ids], dtype=np.int64).tobytes())
+        digest = hashlib.sha256(f"{text}{tokens.hexdigest()}".encode()).hexdigest()[:24]
+        if digest not in self.prompts:
+            self.prompts[digest] = Prompt(digest, requests, generate)
+        return digest
+
+
+def _as_scored(task: Task, example: Example, model: LanguageModel, max_length: int) -> Example:
+    """Turn a text with a prefix into context and continuation; leave every other example as it is."""
+    if task.kind != "text" or task.prefix_words == 0:
+        return example
+    parts = example.question.split(None, task.prefix_words)
+    if len(parts) <= task.prefix_words:
+        raise TaskError(
+            f"text {example.id!r} has at most prefix_words={task.prefix_words} words: nothing is left to score"
+        )
+    rest = parts[-1]
+    prefix = example.question[: len(example.question) - len(rest)].rstrip()
+    scored = example.question[len(prefix) :]
+    tokens = model.encode([scored])[0][: max_length // 2]
+    return replace(example, question=prefix, answers=(model.decode([tokens])[0].rstrip("\N{REPLACEMENT CHARACTER}"),))
+
+
+def scored_texts(task: Task, example: Example) -> tuple[str, ...]:
+    """Return the texts that are scored after the prompt: the choices, or the accepted answers (canonical first)."""
+    if task.kind in CHOICE_KINDS:
+        return example.choices
+    if example.answer_type == "regex":
+        return example.answers[:1]
+    return tuple(dict.fromkeys(example.answers))[: task.max_aliases]
+
+
+def _gold_answer(task: Task, example: Example) -> str:
+    if task.kind in CHOICE_KINDS and example.answer_index is not None:
+        return example.choices[example.answer_index]
+    return example.answers[0] if example.answers else ""
+
+
+def rolling_windows(tokens: Sequence[int], prefix_token: int, max_length: int) -> Iterable[ScoreRequest]:
+    """Yield windows that score every token once, each with as much before it as fits (at least one token)."""
+    done = 0
+    while done < len(tokens):
+        end = min(done + max_length, len(tokens))
+        first = max(0, end - max_length)
+        context = tuple(tokens[max(0, first - 1) : done]) if done else (prefix_token,)
+        yield ScoreRequest(context, (tuple(tokens[done:end]),))
+        done = end
+
+
+def as_dict(cut: Cut) -> dict[str, int]:
+    """Return the columns of a cut."""
+    return {f"n_{name}_cut": value for name, value in asdict(cut).items()}

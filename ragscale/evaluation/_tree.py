@@ -1,0 +1,146 @@
+"""Rows for the scorer: all continuations of a context as branches of one row, or one row per continuation.
+
+A tree row holds the context once and then every continuation, less its last token, one after the other. A 4-D mask
+lets a branch see the context and itself, and position ids restart at the end of the context for every branch, so the
+model computes what it would for each continuation alone. The logits that are needed stand at the last context token
+(they predict every branch's first token) and at every branch token (each predicts the next): one contiguous range.
+
+Shape letters: B rows, L row length, P needed positions of a batch, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from ragscale.evaluation._language_model import ScoreRequest
+
+
+@dataclass(slots=True)
+class Row:
+    """One row of a batch, and what is read off it.
+
+    Attributes
+    ----------
+    tokens, positions, segments : ndarray of int64, shape (length,)
+        Segment 0 is the context, branch j is j + 1.
+    first : int
+        Needed logits are those at ``first`` and after.
+    targets, sources, owners : ndarray of int64, shape (n_targets,)
+        Target token, the needed position that predicts it (counted from ``first``), and the (request, continuation)
+        it belongs to, as a number.
+    """
+
+    tokens: np.ndarray
+    positions: np.ndarray
+    segments: np.ndarray
+    first: int
+    targets: np.ndarray
+    sources: np.ndarray
+    owners: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def tree_row(request: ScoreRequest, first_owner: int) -> Row:
+    """Put a request into one row; its continuations are owners ``first_owner``, ``first_owner + 1``, ..."""
+    n = len(request.context)
+    tokens, positions, segments = list(request.context), list(range(n)), [0] * n
+    targets: list[int] = []
+    sources: list[int] = []
+    owners: list[int] = []
+    for branch, continuation in enumerate(request.continuations):
+        start, length = len(tokens), len(continuation)
+        tokens += continuation[:-1]
+        positions += range(n, n + length - 1)
+        segments += [branch + 1] * (length - 1)
+        targets += continuation
+        sources.append(0)
+        sources += range(start - n + 1, start - n + length)
+        owners += [first_owner + branch] * length
+    return Row(*map(np.asarray, (tokens, positions, segments)), n - 1, *map(np.asarray, (targets, sources, owners)))
+
+
+def plain_rows(requests: Sequence[ScoreRequest]) -> list[Row]:
+    """Give every continuation its own row; those whose inputs are equal (one-token answers) share one."""
+    shared: dict[tuple[int, ...], list[tuple[tuple[int, ...], int, int]]] = {}
+    owner = 0
+    for request in requests:
+        for continuation in request.continuations:
+            inputs = request.context + continuation[:-1]
+            shared.setdefault(inputs, []).append((continuation, len(request.context) - 1, owner))
+            owner += 1
+    rows = []
+    for inputs, wanted in shared.items():
+        first = min(start for _, start, _ in wanted)
+        targets = np.concatenate([np.asarray(continuation) for continuation, _, _ in wanted])
+        sources = np.concatenate([np.arange(start - first, start - first + len(c)) for c, start, _ in wanted])
+        owners = np.concatenate([np.full(len(c), number) for c, _, number in wanted])
+        n = len(inputs)
+        rows.append(Row(np.asarray(inputs), np.arange(n), np.zeros(n, dtype=np.int64), first, targets, sources, owners))
+    return rows
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows padded on the right to one length; ``needed`` indexes the flattened (B * L) positions."""
+
+    tokens_BL: torch.Tensor
+    positions_BL: torch.Tensor
+    segments_BL: torch.Tensor
+    needed_P: torch.Tensor
+    targets: torch.Tensor
+    sources: torch.Tensor
+    owners: np.ndarray
+
+
+def collate(rows: Sequence[Row], device: torch.device) -> Batch:
+    """Pad rows to the longest and number their needed positions."""
+    import torch
+
+    length = max(map(len, rows))
+    tokens = np.zeros((len(rows), length), dtype=np.int64)
+    positions = np.zeros_like(tokens)
+    segments = np.full_like(tokens, -1)
+    needed, targets, sources, owners = [], [], [], []
+    offset = 0
+    for b, row in enumerate(rows):
+        n = len(row)
+        tokens[b, :n], positions[b, :n], segments[b, :n] = row.tokens, row.positions, row.segments
+        needed.append(np.arange(b * length + row.first, b * length + n))
+        targets.append(row.targets)
+        sources.append(row.sources + offset)
+        owners.append(row.owners)
+        offset += n - row.first
+
+    def to_device(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+    return Batch(
+        to_device(tokens),
+        to_device(positions),
+        to_device(segments),
+        to_device(np.concatenate(needed)),
+        to_device(np.concatenate(targets)),
+        to_device(np.concatenate(sources)),
+        np.concatenate(owners),
+    )
+
+
+def tree_mask(segments_BL: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the additive mask (B, 1, L, L): 0 where query i may see key j, the smallest number where not."""
+    import torch
+
+    length = segments_BL.shape[1]
+    query, key = segments_BL[:, :, None], segments_BL[:, None, :]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments_BL.device).tril()
+    seen = causal & ((key == 0) | (key == query))
+    mask = torch.zeros(seen.shape, dtype=dtype, device=segments_BL.device)
+    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
