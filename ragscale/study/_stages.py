@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ragscale._files import atomic_write
+from ragscale._files import atomic_write, value_digest
 from ragscale.errors import ConfigError, RagscaleError
 from ragscale.evaluation import Task, load_task
 from ragscale.retrieval import Retriever
@@ -79,26 +79,38 @@ def load_tasks(specifications: list[Any], split_folder: Path) -> list[Task]:
 
 
 def train_ladder(folder: Path, inputs: dict[str, Any], folders: dict[str, Path]) -> None:
-    """Train one model with one seed: a trunk, and a branch for every D."""
+    """Train one model with one seed: a trunk, and a branch for every D.
+
+    The run lies beside the stages, named by all of its inputs but the values of D: a study that asks for more of them
+    later branches from the trunk that is there.
+    """
+    run = run_folder(inputs, folders["split"])
     n_processes = inputs["n_processes"]
-    if n_processes > 1:
-        arguments = {"folder": str(folder), "inputs": inputs, "split": str(folders["split"])}
+    if n_processes == 1:
+        train_here(run, inputs, folders["split"])
+    else:
+        arguments = {"run": str(run), "inputs": inputs, "split": str(folders["split"])}
         command = ["torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(inputs["threads"])}
         done = subprocess.run(
             [sys.executable, "-m", *command, "-m", "ragscale.study._train_process", json.dumps(arguments)],
-            env=environment,
+            env={**os.environ, "OMP_NUM_THREADS": str(inputs["threads"])},
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
             raise RagscaleError(f"torchrun ended with {done.returncode}:\n{done.stderr[-4000:]}")
-        return
-    train_here(folder, inputs, folders["split"])
+    with atomic_write(folder / "run.json", "w", encoding="utf-8") as file:
+        json.dump({"run": run.name}, file)
 
 
-def train_here(folder: Path, inputs: dict[str, Any], split_folder: Path) -> None:
+def run_folder(inputs: dict[str, Any], split_folder: Path) -> Path:
+    """Return the folder of a training run: ``runs/`` of the study, and the digest of what decides the run."""
+    deciding = {name: inputs[name] for name in ("model", "training", "seed", "threads")}
+    return split_folder.parents[1] / "runs" / value_digest([deciding, split_folder.name])[:16]
+
+
+def train_here(run: Path, inputs: dict[str, Any], split_folder: Path) -> None:
     """Train in this process (one of several under torchrun)."""
     split = Split.load(split_folder / "split")
     config = TrainConfig(**{**inputs["training"], "seed": inputs["seed"]})
@@ -108,7 +120,7 @@ def train_here(folder: Path, inputs: dict[str, Any], split_folder: Path) -> None
             split,
             config,
             tokens=inputs["tokens"],
-            out=folder / "run",
+            out=run,
             resume=True,
             progress=False,
         )
@@ -147,3 +159,11 @@ def make_retriever(specification: dict[str, Any]) -> Retriever:
         return BM25Retriever(**arguments)
     dense = DenseRetriever(LsaEncoder(**arguments))
     return dense if kind == "lsa" else HybridRetriever(BM25Retriever(), dense)
+
+
+def prepare_questions(folder: Path, inputs: dict[str, Any], folders: dict[str, Path]) -> None:
+    raise NotImplementedError
+
+
+def evaluate_run(folder: Path, inputs: dict[str, Any], folders: dict[str, Path]) -> None:
+    raise NotImplementedError

@@ -21,6 +21,7 @@ from ragscale.study._jobs import Executor, Job, JobState, Needs, folder_of, run_
 from ragscale.study._plan import Cell, cells, model_config, model_name, plan_table
 from ragscale.study._stages import build_index, evaluate_run, make_split, prepare_questions, train_ladder
 
+STAGES = ("split", "index", "retrieve", "train", "evaluate")
 _FLOPS_PER_SECOND = {"cpu": 2e10, "a100": 1.2e14, "h100": 3.5e14}
 
 
@@ -84,8 +85,8 @@ class Study:
             return split.n_tokens, split.vocab_size
         if self.config.max_tokens is None or not isinstance(self.config.tokenizer, int):
             raise ConfigError(
-                "T and the vocabulary are not known before the split is made: set max_tokens and train a tokenizer of a "
-                "given size, or run study.run(only='split') first"
+                "T and the vocabulary are not known before the split is made: set max_tokens and train a tokenizer "
+                "of a given size, or run study.run(until='split') first"
             )
         return self.config.max_tokens, self.config.tokenizer
 
@@ -186,7 +187,7 @@ class Study:
         self,
         executor: Executor | Callable[[Needs], Executor] | None = None,
         *,
-        only: str | None = None,
+        until: str | None = None,
         progress: bool | None = None,
     ) -> pd.DataFrame:
         """Do everything that is not done, and return `status`.
@@ -198,8 +199,8 @@ class Study:
         ----------
         executor : object with ``submit``, or a function from `Needs` to one, optional
             ``concurrent.futures``, submitit, Dask (``client.get_executor()``), Ray. By default this process.
-        only : {"split"}, optional
-            Stop after the split.
+        until : {"split", "index", "retrieve", "train", "evaluate"}, optional
+            Do only the jobs of that stage and what they build on.
         progress : bool, optional
             Show a progress bar; by default when standard error is a terminal.
 
@@ -208,15 +209,17 @@ class Study:
         ConfigError
             When the split fails (its traceback is shown), or another run of this study is going on.
         """
+        if until is not None and until not in STAGES:
+            raise ConfigError(f"until = {until!r} must be one of {', '.join(STAGES)}")
         self.directory.mkdir(parents=True, exist_ok=True)
         self.config.write(self.directory / "config.json")
         split = self._split_job()
         (state,) = run_jobs(self.directory, [split], executor)
         if state.state != "done":
             raise ConfigError(f"the corpus could not be split:\n{state.error}")
-        if only == "split":
-            return _status_table([state])
         jobs = self._jobs()
+        if until is not None:
+            jobs = _with_ancestors([job for job in jobs if job.stage == until])
         show = sys.stderr.isatty() if progress is None else progress
         with tqdm(total=len(jobs), desc="study", unit="job", disable=not show) as bar:
 
@@ -314,14 +317,22 @@ def select(results: pd.DataFrame, *, metric: str, task: str | None = None) -> pd
         rows = rows[rows["task"] == task]
     if rows.empty:
         raise FitError(
-            f"no closed-book or retrieved row has metric {metric!r}{'' if task is None else f' and task {task!r}'}; there are "
-            f"metrics {sorted(set(results['metric']))} and tasks {sorted(set(results['task']))}"
+            f"no closed-book or retrieved row has metric {metric!r}{'' if task is None else f' and task {task!r}'}; "
+            f"there are metrics {sorted(set(results['metric']))} and tasks {sorted(set(results['task']))}"
         )
     keys = ["N", "D", "R", "seed"]
     if task is None and rows["task"].nunique() > 1:
         rows = rows.groupby(keys, as_index=False).agg(value=("value", "mean"), n_tasks=("task", "nunique"))
         rows = rows[rows["n_tasks"] == rows["n_tasks"].max()].drop(columns="n_tasks").assign(metric=metric, task="mean")
     return rows.reset_index(drop=True)
+
+
+def _with_ancestors(jobs: list[Job]) -> list[Job]:
+    found: dict[str, Job] = {}
+    for job in jobs:
+        found.update({parent.key: parent for parent in _with_ancestors(list(job.after.values()))})
+        found[job.key] = job
+    return list(found.values())
 
 
 def _status_table(states: list[JobState]) -> pd.DataFrame:

@@ -8,4 +8,4 @@ from ragscale.study._stages import train_here
 
 if __name__ == "__main__":
     arguments = json.loads(sys.argv[1])
-    train_here(Path(arguments["folder"]), arguments["inputs"], Path(arguments["split"]))
+    train_here(Path(arguments["run"]), arguments["inputs"], Path(arguments["split"]))
