@@ -1,0 +1,185 @@
+"""`fit_manifold`: from a results table to the best-fitted surface."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from ragscale.errors import ConfigError, FitError
+from ragscale.fitting._law import ScalingLaw, Theta
+from ragscale.fitting._laws import make_law
+from ragscale.fitting._links import Link, make_link
+from ragscale.fitting._objective import LossName, Objective
+from ragscale.fitting._problem import Problem
+from ragscale.fitting._result import ManifoldFit
+from ragscale.fitting._table import arrays, check_fittable, prepare, row_weights
+from ragscale.fitting._varpro import Solution, distinct, refine, starts
+
+
+def fit_manifold(
+    results: Any,
+    law: str | ScalingLaw = "auto",
+    *,
+    N: str = "N",
+    D: str = "D",
+    R: str = "R",
+    value: str = "value",
+    link: str | Link = "auto",
+    weights: Any = None,
+    delta: float | Literal["auto"] = 1e-3,
+    loss: LossName = "huber",
+    tau: float = 0.5,
+    space: Literal["auto", "log", "linear"] = "auto",
+    seed_average: bool = True,
+) -> ManifoldFit:
+    r"""Fit a scaling law L(N, D, R) to a results table, to the global optimum of a stated objective.
+
+    .. math:: \min_\theta \sum_i w_i\, \mathrm{Huber}_\delta(\ln \hat y_i(\theta) - \ln y_i)
+
+    All rows are fitted together, those without a store included. The result is deterministic.
+
+    Parameters
+    ----------
+    results : DataFrame, or anything that ``pandas.DataFrame`` accepts
+        Columns N, D, R (counts) and ``value``; without R all rows are taken as R = 0. One surface: one task, one
+        metric, one retriever.
+    law : str or ScalingLaw
+        A name from `catalogue`, a law object such as ``Hill(exponent="free")``, or ``"auto"``: see `compare_laws`.
+    N, D, R, value : str
+        Names of the columns, e.g. ``N="N_total"``.
+    link : "auto", "identity", "log", "bounded" or Link
+        How the latent loss becomes the metric. "log" for perplexity, "bounded" for scores between a floor and a
+        ceiling; "auto" goes by the column ``metric``, else by the values.
+    weights : None, "stderr", "binomial", str or array
+        Weight of each row in the sum: 1 / stderr^2, binomial from ``n_examples``, a column, or numbers; scaled to mean
+        1. None: equal, or the number of averaged seeds; binomial with a bounded link where ``n_examples`` is there.
+    delta : float or "auto"
+        Where Huber's loss turns linear. 1e-3 makes it nearly an absolute loss: robust, and the standard of published
+        fits. "auto" is 1.345 robust standard deviations of the residuals: efficient for clean noise.
+    loss : "huber", "least_squares" or "quantile"
+        "quantile" with a small ``tau`` follows the lower envelope.
+    tau : float
+        Quantile of the "quantile" loss.
+    space : "auto", "log" or "linear"
+        Where residuals are taken; "auto" is the logarithm, but points for bounded scores.
+    seed_average : bool
+        Average rows that differ in their seed only, and weight them by how many there were.
+
+    Returns
+    -------
+    ManifoldFit
+
+    Raises
+    ------
+    ResultsError
+        Listing everything wrong with the table.
+    FitError
+        When the table cannot determine the law, e.g. a law in R where R never varies.
+    ConfigError
+        When an argument is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> grid = [(n, d) for n in (1e8, 3e8, 1e9, 3e9) for d in (2e9, 2e10, 2e11)]
+    >>> table = pd.DataFrame(grid, columns=["N", "D"])
+    >>> table["value"] = 1.7 + 400 * table.N**-0.34 + 410 * table.D**-0.28
+    >>> fit = fit_manifold(table, "chinchilla")
+    >>> round(fit.theta.alpha, 6), round(fit.theta.beta, 6), round(float(fit.predict(7e9, 1e12)), 4)
+    (0.34, 0.28, 2.0602)
+
+    References
+    ----------
+    Hoffmann et al. 2022, arXiv 2203.15556, appendix D.3 (objective).
+    """
+    table = prepare(results, N=N, D=D, R=R, value=value, seed_average=seed_average)
+    options: dict[str, Any] = {
+        "link": link,
+        "weights": weights,
+        "delta": delta,
+        "loss": loss,
+        "tau": tau,
+        "space": space,
+    }
+    if isinstance(law, str) and law == "auto":
+        from ragscale.fitting._selection import choose_law
+
+        return choose_law(table, options)
+    return fit_table(table, make_law(law), **options)
+
+
+def fit_table(
+    table: pd.DataFrame,
+    law: ScalingLaw,
+    *,
+    link: str | Link = "auto",
+    weights: Any = None,
+    delta: float | Literal["auto"] = 1e-3,
+    loss: LossName = "huber",
+    tau: float = 0.5,
+    space: str = "auto",
+) -> ManifoldFit:
+    """Fit one law to a prepared table."""
+    link = make_link(law.link if isinstance(link, str) and link == "auto" else link, table)
+    if space not in {"auto", "log", "linear"}:
+        raise ConfigError(f"space = {space!r} must be 'auto', 'log' or 'linear'")
+    space = link.space if space == "auto" else space
+    law = law._resolve(*(table[name].to_numpy(float) for name in "NDR"))
+    check_fittable(law, table, link, space)
+    weight, words = row_weights(table, link, weights, space)
+    automatic = isinstance(delta, str)
+    if automatic and delta != "auto":
+        raise ConfigError(f"delta = {delta!r} must be a number or 'auto'")
+    objective = Objective(loss, 1e-3 if automatic else float(delta), tau)
+    rows = arrays(table, weight, law)
+    problem = Problem(law, link, objective, space=space, table=rows)
+    solution = solve(problem)
+    if automatic:
+        c, u = solution.c[:1], solution.u[:1]
+        r = problem.residual(problem.latent(problem.columns(u, slopes=False), c), u)[0]
+        objective = replace(objective, delta=max(1.345 * 1.4826 * float(np.median(np.abs(r))), 1e-9))
+        problem = Problem(law, link, objective, space=space, table=rows)
+        solution = solve(problem, solution)
+    return make_fit(problem, solution, table, words)
+
+
+def solve(problem: Problem, near: Solution | None = None) -> Solution:
+    """Return every distinct local minimum, best first; ``near`` adds starts.
+
+    Raises
+    ------
+    FitError
+        When no start leads to a finite objective.
+    """
+    weight = problem.table.weight
+    c, u = starts(problem, weight)
+    if near is not None:
+        c, u = np.concatenate([near.c, c]), np.concatenate([near.u, u])
+    solution = distinct(refine(problem, c, u, np.broadcast_to(weight, (len(u), len(weight)))))
+    if not len(solution.value):
+        rows = f"{len(problem.table.y)} rows, values {problem.table.y.min():g} to {problem.table.y.max():g}"
+        raise FitError(f"the law {problem.law.name!r} has no finite objective on this table ({rows}): try another law")
+    return solution
+
+
+def make_fit(problem: Problem, solution: Solution, table: pd.DataFrame, words: str) -> ManifoldFit:
+    """Return the fit at the best minimum."""
+    size = problem.columns(solution.u, slopes=False).size
+    thetas = problem.theta(solution.c, solution.u, size)
+    extra = {name: values[:, 0] for name, values in problem.extra(solution.u).items()}
+    minima = pd.DataFrame({**thetas, **extra, "objective": solution.value})
+    return ManifoldFit(
+        law=problem.law.replace() if problem.law.further_columns else problem.law,
+        theta=Theta({name: float(values[0]) for name, values in thetas.items()}),
+        link=problem.link.with_values({name: float(values[0]) for name, values in extra.items()}),
+        loss=problem.objective,
+        space=problem.space,
+        objective=float(solution.value[0]),
+        data=table.assign(weight=problem.table.weight),
+        minima=minima,
+        converged=bool(solution.converged[0]),
+        weights=words,
+    )

@@ -1,0 +1,280 @@
+"""How the latent loss of a law becomes the metric of the table."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+
+from ragscale.errors import ConfigError
+from ragscale.fitting._law import Parameter
+
+_RISING = ("acc", "exact_match", "f1", "em", "recall", "precision", "hit", "ndcg", "mrr", "score")
+_PERPLEXITY = ("perplexity", "ppl")
+
+
+class Link(ABC):
+    """A monotone map from the latent loss to the metric; the fit compares in the metric."""
+
+    name: ClassVar[str]
+    parameters: tuple[Parameter, ...] = ()
+    """Parameters of the link that the fit determines (a free floor or ceiling)."""
+
+    space: Literal["log", "linear"] = "log"
+    """Where residuals are taken by default."""
+
+    signed: bool = False
+    """Whether the latent may be negative, so that the constant E of a law is free in sign."""
+
+    @abstractmethod
+    def metric(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
+        """Return the metric; ``extra`` holds values of ``parameters``."""
+
+    @abstractmethod
+    def slopes(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Return d metric / d latent, and d metric / d parameter."""
+
+    @abstractmethod
+    def latent(self, metric: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
+        """Return the latent; values that the link cannot reach become the nearest that it can."""
+
+    def resolve(self, results: pd.DataFrame) -> Link:
+        """Return the link with what depends on the table made definite."""
+        return self
+
+    def problems(self, values: np.ndarray) -> list[str]:
+        """Say why these values cannot be modelled through this link."""
+        return []
+
+    def with_values(self, extra: Mapping[str, float]) -> Link:
+        """Return the link with fitted parameters filled in."""
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return name and fields, JSON-able."""
+        return {"name": self.name}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity(Link):
+    """The metric is the loss itself (nats, bits per byte, 1 - accuracy)."""
+
+    name: ClassVar[str] = "identity"
+
+    def metric(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
+        return latent
+
+    def slopes(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return np.ones_like(latent), {}
+
+    def latent(self, metric: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
+        return metric
+
+
+@dataclass(frozen=True, slots=True)
+class Log(Link):
+    """The logarithm of the metric is the loss: for perplexity. Residuals are differences of log perplexity."""
+
+    name: ClassVar[str] = "log"
+
+    def metric(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
+        return np.exp(latent)
+
+    def slopes(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return np.exp(latent), {}
+
+    def latent(self, metric: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
+        return np.log(metric)
+
+    def problems(self, values: np.ndarray) -> list[str]:
+        if (values < 1).any():
+            advice = "use link='identity' for a loss, or 'bounded' for a score"
+            return [f"link='log' is for perplexity, which is at least 1; the table has {values.min():g}: {advice}"]
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded(Link):
+    """A metric between a floor (chance) and a ceiling: ``floor + (ceiling - floor) sigmoid(+-latent)``.
+
+    One step from N, D and R to the score; no intermediate loss is needed.
+
+    Parameters
+    ----------
+    floor, ceiling : float or "free"
+        The limits of the metric, or "free" to fit them.
+    direction : "up", "down" or "auto"
+        "up": the metric rises as the latent loss falls (accuracy); "down": it falls with it (perplexity). "auto"
+        takes what the table shows.
+    on : "identity" or "log"
+        "log" bounds the logarithm of the metric instead: perplexities that level off at both ends. Floor and ceiling
+        still are values of the metric.
+
+    References
+    ----------
+    Bhagia et al. 2024, arXiv 2412.04403, equation 2 (the sigmoid from loss to accuracy; here in one step).
+    """
+
+    name: ClassVar[str] = "bounded"
+    floor: float | Literal["free"] = 0.0
+    ceiling: float | Literal["free"] = 1.0
+    direction: Literal["up", "down", "auto"] = "auto"
+    on: Literal["identity", "log"] = "identity"
+    parameters: tuple[Parameter, ...] = ()
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name in ("floor", "ceiling"):
+            value = getattr(self, name)
+            if value != "free" and (isinstance(value, str) or not np.isfinite(value)):
+                problems.append(f"{name} = {value!r} must be a number or 'free'")
+            elif value != "free" and self.on == "log" and value <= 0:
+                problems.append(f"{name} = {value!r} must be positive with on='log'")
+        if not problems and "free" not in (self.floor, self.ceiling) and not self.floor < self.ceiling:  # type: ignore[operator]
+            problems.append(f"floor = {self.floor!r} must be below ceiling = {self.ceiling!r}")
+        if self.direction not in {"up", "down", "auto"}:
+            problems.append(f"direction = {self.direction!r} must be 'up', 'down' or 'auto'")
+        if self.on not in {"identity", "log"}:
+            problems.append(f"on = {self.on!r} must be 'identity' or 'log'")
+        if problems:
+            raise ConfigError("Bounded: " + "; ".join(problems))
+
+    @property
+    def space(self) -> Literal["log", "linear"]:  # type: ignore[override]
+        """Points of a score; log for a metric that is bounded in the logarithm."""
+        return "log" if self.on == "log" else "linear"
+
+    @property
+    def signed(self) -> bool:  # type: ignore[override]
+        """A logit has no lower limit."""
+        return True
+
+    def resolve(self, results: pd.DataFrame) -> Bounded:
+        """Decide the direction, and bound what is free by the range of the table."""
+        if self.parameters:
+            return self
+        values = results["value"].to_numpy(float)
+        direction = self.direction
+        if direction == "auto":
+            compute = np.log(results["N"].to_numpy(float)) + np.log(results["D"].to_numpy(float))
+            ranks = pd.Series(compute).rank().corr(pd.Series(values).rank())
+            direction = "up" if ranks > 0 else "down"
+        low, high = float(values.min()), float(values.max())
+        if self.on == "log":
+            low, high = np.log(low), np.log(high)
+        spread = max(high - low, 1e-3)
+        free = []
+        if self.floor == "free":
+            lowest = max(low - spread, 0.0) if low >= 0 else low - spread
+            free.append(Parameter("floor", *self._out(lowest, low + 0.3 * spread), description="lower limit"))
+        if self.ceiling == "free":
+            highest = min(high + spread, 1.0) if self.on == "identity" and high <= 1 else high + spread
+            free.append(Parameter("ceiling", *self._out(high - 0.3 * spread, highest), description="upper limit"))
+        return replace(self, direction=direction, parameters=tuple(free))
+
+    def _out(self, *values: float) -> tuple[float, ...]:
+        return tuple(float(np.exp(v)) if self.on == "log" else float(v) for v in values)
+
+    def _limits(self, extra: Mapping[str, Any] | None) -> tuple[Any, Any]:
+        values = extra or {}
+        floor, ceiling = (values.get(name, getattr(self, name)) for name in ("floor", "ceiling"))
+        return floor, ceiling
+
+    def _sigmoid(self, latent: np.ndarray) -> np.ndarray:
+        sign = -1.0 if self.direction == "up" else 1.0
+        return 0.5 * (1.0 + np.tanh(0.5 * sign * latent))
+
+    def metric(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
+        floor, ceiling = self._limits(extra)
+        s = self._sigmoid(latent)
+        if self.on == "log":
+            return np.exp(np.log(floor) * (1.0 - s) + np.log(ceiling) * s)
+        return floor * (1.0 - s) + ceiling * s
+
+    def slopes(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        floor, ceiling = self._limits(extra)
+        sign = -1.0 if self.direction == "up" else 1.0
+        s = self._sigmoid(latent)
+        bend = sign * s * (1.0 - s)
+        if self.on == "log":
+            value = self.metric(latent, extra)
+            by_latent, by_floor, by_ceiling = (
+                value * bend * (np.log(ceiling) - np.log(floor)),
+                value * (1.0 - s) / floor,
+                value * s / ceiling,
+            )
+        else:
+            by_latent, by_floor, by_ceiling = bend * (ceiling - floor), 1.0 - s, s
+        free = {parameter.name for parameter in self.parameters}
+        return by_latent, {k: v for k, v in (("floor", by_floor), ("ceiling", by_ceiling)) if k in free}
+
+    def latent(self, metric: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
+        floor, ceiling = self._limits(extra)
+        if self.on == "log":
+            metric, floor, ceiling = np.log(metric), np.log(floor), np.log(ceiling)
+        s = np.clip((metric - floor) / (ceiling - floor), 0.01, 0.99)
+        sign = -1.0 if self.direction == "up" else 1.0
+        return sign * np.log(s / (1.0 - s))
+
+    def problems(self, values: np.ndarray) -> list[str]:
+        if self.on == "log" and (values <= 0).any():
+            return [f"Bounded(on='log') needs positive values; the table has {values.min():g}"]
+        return []
+
+    def with_values(self, extra: Mapping[str, float]) -> Bounded:
+        return replace(self, **{k: float(v) for k, v in extra.items() if k in {"floor", "ceiling"}})
+
+    def to_dict(self) -> dict[str, Any]:
+        fields = {key: getattr(self, key) for key in ("floor", "ceiling", "direction", "on")}
+        return {"name": self.name, **fields, "parameters": [[p.name, p.lower, p.upper] for p in self.parameters]}
+
+
+def link_from_dict(value: Mapping[str, Any]) -> Link:
+    """Build a link from what `Link.to_dict` gave."""
+    fields = {key: item for key, item in value.items() if key != "name"}
+    if "parameters" in fields:
+        fields["parameters"] = tuple(Parameter(*item) for item in fields["parameters"])
+    return {"identity": Identity, "log": Log, "bounded": Bounded}[value["name"]](**fields)
+
+
+def make_link(link: str | Link, results: pd.DataFrame) -> Link:
+    """Return the link, from its name, or from what the table holds with "auto".
+
+    "auto" goes by the column ``metric`` if there is one: perplexity -> log, accuracies and the like -> bounded,
+    everything else -> identity. Without that column, values in [0, 1] that rise with N and D -> bounded.
+    """
+    values = results["value"].to_numpy(float)
+    if link == "auto":
+        link = _guess(results, values)
+    if link == "bounded":
+        unit = values.min() >= 0 and values.max() <= 1
+        chance = results["chance"].unique() if "chance" in results else []
+        floor = float(chance[0]) if len(chance) == 1 and np.isfinite(chance[0]) and chance[0] < values.max() else 0.0
+        link = Bounded(floor=floor) if unit else Bounded("free", "free")
+    simple = {"identity": Identity, "log": Log}
+    if isinstance(link, str):
+        if link not in simple:
+            raise ConfigError(f"link = {link!r} must be 'auto', 'identity', 'log', 'bounded' or a Link")
+        link = simple[link]()
+    if not isinstance(link, Link):
+        raise ConfigError(f"link = {link!r} must be 'auto', 'identity', 'log', 'bounded' or a Link")
+    return link.resolve(results)
+
+
+def _guess(results: pd.DataFrame, values: np.ndarray) -> str:
+    if "metric" in results:
+        metric = str(results["metric"].iloc[0]).lower()
+        if any(word in metric for word in _PERPLEXITY) and values.min() >= 1:
+            return "log"
+        if metric.startswith(_RISING) and values.min() >= 0 and values.max() <= 1:
+            return "bounded"
+        return "identity"
+    if values.min() >= 0 and values.max() <= 1 and len(values) > 2 and np.ptp(values) > 0:
+        compute = np.log(results["N"].to_numpy(float)) + np.log(results["D"].to_numpy(float))
+        ranks = pd.Series(compute).rank().corr(pd.Series(values).rank())
+        return "bounded" if ranks > 0 else "identity"
+    return "identity"

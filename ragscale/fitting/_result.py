@@ -1,0 +1,342 @@
+"""A fitted surface: what it predicts, how good it is, and how to keep it."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from ragscale._files import read_json, write_json
+from ragscale.errors import ConfigError, ExtrapolationWarning, FitError
+from ragscale.fitting._law import ScalingLaw, Theta, check_counts
+from ragscale.fitting._links import Link, link_from_dict
+from ragscale.fitting._objective import Objective
+from ragscale.fitting._problem import Problem
+
+if TYPE_CHECKING:
+    from ragscale.fitting._diagnostics import Diagnostics
+
+SCHEMA, VERSION = "ragscale.fit", 1
+_FAR = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifoldFit:
+    """A law fitted to a results table; a value, never changed.
+
+    Attributes
+    ----------
+    law : ScalingLaw
+    theta : Theta
+        Parameters in counts, ``fit.theta.alpha`` or ``fit.theta["alpha"]``.
+    link : Link
+        How the law's latent loss becomes the metric; a floor or ceiling that was fitted is filled in.
+    loss : Objective
+        The loss of a residual that was summed.
+    space : "log" or "linear"
+        Where residuals are taken.
+    objective : float
+        The sum over rows of weight times loss, at its minimum.
+    data : DataFrame
+        The rows, with ``weight``; seeds averaged if that was asked for.
+    minima : DataFrame
+        Every distinct local minimum found, best first: the parameters and ``objective``.
+    converged : bool
+        Whether the best minimum is stationary.
+    weights : str
+        In words where the weights come from.
+    selection : DataFrame or None
+        How the laws compared, when the law was chosen with ``law="auto"``.
+    """
+
+    law: ScalingLaw
+    theta: Theta
+    link: Link
+    loss: Objective
+    space: str
+    objective: float
+    data: pd.DataFrame = field(repr=False)
+    minima: pd.DataFrame = field(repr=False)
+    converged: bool = True
+    weights: str = "equal"
+    selection: pd.DataFrame | None = field(default=None, repr=False)
+
+    # Predictions ---------------------------------------------------------------------------------------------------
+
+    def latent(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, **columns: ArrayLike) -> np.ndarray:
+        """Return the latent loss of the law at counts; the metric itself with the identity link."""
+        return self.law.loss(N, D, R, self.theta, **columns)
+
+    def predict(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, **columns: ArrayLike) -> np.ndarray:
+        """Predict the metric.
+
+        Parameters
+        ----------
+        N, D, R : array-like
+            Parameters, pretraining tokens, store tokens; broadcast against each other.
+        **columns : array-like
+            Further columns that the law reads.
+
+        Warns
+        -----
+        ExtrapolationWarning
+            When a count is more than 10 times outside the range of the data.
+        """
+        self._warn_if_far(N, D, R)
+        return np.asarray(self.link.metric(self.latent(N, D, R, **columns)))
+
+    def gradient(
+        self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, **columns: ArrayLike
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the slopes of the metric per parameter, per pretraining token and per store token."""
+        slopes = self.law.gradient(N, D, R, self.theta, **columns)
+        chain = self.link.slopes(self.latent(N, D, R, **columns))[0]
+        return tuple(np.asarray(chain * slope) for slope in slopes)  # type: ignore[return-value]
+
+    def extrapolation(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0) -> pd.DataFrame:
+        """Say how far counts lie outside the data: 1 inside, 3 for three times the largest or a third of the smallest.
+
+        Returns
+        -------
+        DataFrame
+            One row per (broadcast) point, columns of the variables that the law reads, and ``ratio``, the largest.
+        """
+        counts = np.broadcast_arrays(*check_counts(N, D, R))
+        frame = {}
+        for name, values in zip("NDR", counts, strict=True):
+            if name not in self.law.variables:
+                continue
+            seen = self.data[name].to_numpy(float)
+            low, high = seen.min(), seen.max()
+            flat = values.reshape(-1)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                below = np.where(flat < low, low / flat, 1.0)
+                above = np.where(flat > high, flat / high, 1.0)
+            frame[name] = np.maximum(np.maximum(below, above), 1.0)
+        table = pd.DataFrame(frame, index=range(counts[0].size))
+        table["ratio"] = table.max(axis=1) if frame else 1.0
+        return table
+
+    def _warn_if_far(self, N: ArrayLike, D: ArrayLike, R: ArrayLike) -> None:
+        far = self.extrapolation(N, D, R).drop(columns="ratio").max()
+        far = far[far > _FAR]
+        if len(far):
+            import warnings
+
+            said = ", ".join(f"{name} {ratio:.3g} times" for name, ratio in far.items())
+            warnings.warn(
+                f"prediction outside the data: {said} beyond its range; see how_sure_are_we in the guide, and "
+                "bootstrap(fit).interval(..., kind='extrapolation')",
+                ExtrapolationWarning,
+                stacklevel=3,
+            )
+
+    @property
+    def residuals(self) -> np.ndarray:
+        """Return predicted - observed for every row of ``data``, in ``space``."""
+        problem = self.problem
+        c, u = problem.position(self.theta)
+        return problem.residual(problem.latent(problem.columns(u, slopes=False), c), u)[0]
+
+    # The problem behind the fit ------------------------------------------------------------------------------------
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The minimisation that this fit solved (a floor or ceiling counts as known)."""
+        from ragscale.fitting._table import arrays
+
+        table = arrays(self.data, self.data["weight"].to_numpy(float), self.law)
+        return Problem(self.law, self.link, self.loss, space=self.space, table=table)
+
+    @cached_property
+    def params(self) -> pd.DataFrame:
+        """Parameters in counts, with cluster-robust standard errors.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by parameter: ``value, stderr, low, high`` (95 %; on the log scale for parameters that are searched
+            so), ``at_bound`` and ``note``. For intervals that do not lean on a normal approximation, `bootstrap`.
+        """
+        from ragscale.fitting._diagnostics import parameter_table
+
+        return parameter_table(self)
+
+    @cached_property
+    def diagnostics(self) -> Diagnostics:
+        """What to know before believing the fit, in words; ``print(fit.diagnostics)``."""
+        from ragscale.fitting._diagnostics import diagnose
+
+        return diagnose(self)
+
+    def params_in(self, unit: float) -> pd.DataFrame:
+        """Return the parameters with N, D and R counted in ``unit``, e.g. 1e9 for billions."""
+        if not unit > 0:
+            raise ConfigError(f"unit = {unit!r} must be positive, e.g. 1e9")
+        factor = unit_factors(self.law, self.theta, unit)
+        table = self.params.copy()
+        for column in ("value", "stderr", "low", "high"):
+            table[column] *= [factor.get(name, 1.0) for name in table.index]
+        return table
+
+    # Looking at it -------------------------------------------------------------------------------------------------
+
+    def to_frame(self, grid: Mapping[str, ArrayLike] | pd.DataFrame | None = None) -> pd.DataFrame:
+        """Predict on a grid: a table of points, or values of N, D and R to be crossed; by default the fitted rows.
+
+        Returns
+        -------
+        DataFrame
+            Columns N, D, R, ``predicted``, and for the fitted rows ``value`` and ``residual``.
+        """
+        if grid is None:
+            frame = self.data.copy()
+            points = frame
+        elif isinstance(grid, pd.DataFrame):
+            points = frame = grid.assign(R=grid.get("R", 0.0))
+        else:
+            axes = [np.atleast_1d(np.asarray(grid.get(name, [0.0]), dtype=float)) for name in "NDR"]
+            mesh = np.meshgrid(*axes, indexing="ij")
+            points = frame = pd.DataFrame({name: values.reshape(-1) for name, values in zip("NDR", mesh, strict=True)})
+        columns = {name: points[name].to_numpy(float) for name in self.law.further_columns}
+        predicted = self.link.metric(
+            self.latent(
+                points["N"].to_numpy(float), points["D"].to_numpy(float), points["R"].to_numpy(float), **columns
+            )
+        )
+        frame = frame.assign(predicted=predicted)
+        return frame.assign(residual=self.residuals) if grid is None else frame
+
+    def summary(self) -> str:
+        """Return the fit as text: what was fitted, parameters, diagnostics."""
+        count, sizes = self.diagnostics.n_clusters, self.data["N"].nunique()
+        stationary = "" if self.converged else "; NOT CONVERGED"
+        lines = [
+            f"{self.law.name}: L = {self.law.formula}",
+            f"rows {len(self.data)}, trained models {count}, values of N {sizes}",
+            f"link {self.link.name}, weights {self.weights}",
+            f"objective {self.objective:.8g} ({self.loss.describe(self.space)}){stationary}",
+            "",
+            self.params.to_string(float_format=lambda value: f"{value:.5g}"),
+            "",
+            str(self.diagnostics),
+        ]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        said = "".join(f"<li>{html.escape(finding.text)}</li>" for finding in self.diagnostics.findings)
+        return (
+            f"<div><b>{html.escape(self.law.name)}</b>: L = {html.escape(self.law.formula)}<br>"
+            f"{len(self.data)} rows, objective {self.objective:.8g} "
+            f"({html.escape(self.loss.describe(self.space))})"
+            f"{self.params.to_html(float_format=lambda value: f'{value:.5g}')}<ul>{said}</ul></div>"
+        )
+
+    # Keeping it ----------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, JSON-able; `from_dict` gives the same predictions bit for bit."""
+        data = self.data.astype(object).where(self.data.notna(), None)
+        return {
+            "law": self.law.to_dict(),
+            "theta": dict(self.theta),
+            "link": self.link.to_dict(),
+            "loss": {"loss": self.loss.loss, "delta": self.loss.delta, "tau": self.loss.tau},
+            "space": self.space,
+            "objective": self.objective,
+            "converged": bool(self.converged),
+            "weights": self.weights,
+            "data": {str(name): _plain(data[name].tolist()) for name in data},
+            "minima": {str(name): self.minima[name].tolist() for name in self.minima},
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> ManifoldFit:
+        """Build a fit from `to_dict`."""
+        return cls(
+            law=ScalingLaw.from_dict(value["law"]),
+            theta=Theta(value["theta"]),
+            link=link_from_dict(value["link"]),
+            loss=Objective(**value["loss"]),
+            space=value["space"],
+            objective=value["objective"],
+            converged=value["converged"],
+            weights=value["weights"],
+            data=pd.DataFrame(value["data"]),
+            minima=pd.DataFrame(value["minima"]),
+        )
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write the fit to a versioned JSON file, atomically."""
+        write_json(path, self.to_dict(), schema=SCHEMA, version=VERSION)
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str]) -> ManifoldFit:
+        """Read what `to_json` wrote; predictions are the same bit for bit.
+
+        Raises
+        ------
+        FitError
+            When the file's law is not known here (an own law must be imported first).
+        CheckpointError
+            When the file is damaged or holds something else.
+        """
+        return cls.from_dict(read_json(path, schema=SCHEMA, version=VERSION))
+
+    def to_lmfit(self) -> Any:
+        """Return an lmfit ``ModelResult``-like pair ``(lmfit.Minimizer, lmfit.Parameters)`` at this optimum.
+
+        The minimiser's residuals are least squares in ``space``, whatever this fit's loss is; use it for
+        ``lmfit.conf_interval`` after ``minimizer.minimize(params=parameters)``.
+        """
+        from ragscale.fitting._lmfit import to_lmfit
+
+        return to_lmfit(self)
+
+
+def _plain(values: list[Any]) -> list[Any]:
+    return [value.item() if isinstance(value, np.generic) else value for value in values]
+
+
+def unit_factors(law: ScalingLaw, theta: Mapping[str, float], unit: float) -> dict[str, float]:
+    """Return by what each parameter is multiplied when N, D and R are counted in ``unit``.
+
+    A coefficient scales as its column does: the ratio of the column in counts to the column in units. A nonlinear
+    parameter scales by its declared unit.
+    """
+    factors: dict[str, float] = {}
+    for parameter in law.parameters:
+        over, _, under = parameter.unit.partition("/")
+        power = (over in {"N", "D", "R"}) - (under in {"N", "D", "R"})
+        factors[parameter.name] = unit ** -float(power)
+    here, there = dict(theta), {name: value * factors[name] for name, value in theta.items()}
+    probe = (np.array([2.0]) * unit, np.array([3.0]) * unit, np.array([1.5]) * unit)
+    inside = tuple(value / unit for value in probe)
+    law_free = law if not law.further_columns else None
+    if law_free is None:
+        raise FitError(f"the law {law.name!r} reads further columns: its parameters have no view in other units")
+    for name in _coefficients(law, theta, probe):
+        one, zero = {**here, name: 1.0}, {**here, name: 0.0}
+        column = law._loss(*probe, Theta(one)) - law._loss(*probe, Theta(zero))
+        one, zero = {**there, name: 1.0}, {**there, name: 0.0}
+        other = law._loss(*inside, Theta(one)) - law._loss(*inside, Theta(zero))
+        factors[name] = float((np.asarray(column) / np.asarray(other)).reshape(-1)[0])
+    return factors
+
+
+def _coefficients(law: ScalingLaw, theta: Mapping[str, float], probe: tuple[np.ndarray, ...]) -> list[str]:
+    from ragscale.fitting._problem import _linear_names
+
+    n, d, r = probe
+    typical = {"N": float(n[0]), "D": float(d[0]), "R": float(r[0])}
+    return [name for name in _linear_names(law, n, d, r, typical) if name != "offset"]
