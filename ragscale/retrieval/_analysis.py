@@ -21,12 +21,21 @@ LUCENE_STOP_WORDS = (
 # fmt: on
 
 # The word boundaries of Unicode Standard Annex 29, as far as they matter to a search engine: a full stop or apostrophe
-# joins two letters, a full stop or comma two digits, every ideograph is a word, and marks belong to their letter.
-_JOINED = r"(?:(?:(?<=[^\W\d_])['.:](?=[^\W\d_])|(?<=\d)['.,;](?=\d)){word}+)*"
+# joins two letters, a full stop or comma two digits; every ideograph and emoji is a word; marks belong to their letter;
+# superscripts and fractions are no letters.
+_JOINED = "(?:(?:(?<=[^\\W\\d_])['.:\u00b7](?=[^\\W\\d_])|(?<=\\d)['.,;](?=\\d)){word}+)*"
 _ASCII = re.compile(r"\w+" + _JOINED.format(word=r"\w"), re.ASCII)
-_MARKED = "[\\w\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e31\u0e34-\u0e3a\u0e47-\u0e4e]"
-_UNICODE = re.compile(_MARKED + "+" + _JOINED.format(word=_MARKED))
+_NO_LETTERS = "[\u00b2\u00b3\u00b9\u00bc-\u00be\u2070\u2074-\u2079\u2080-\u2089\u2150-\u215f]"
+_MARKS = (
+    "\u00ad\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0966-\u0dff"
+    "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u200c\u200d"
+)
+_LETTER = rf"(?:(?!{_NO_LETTERS})[\w{_MARKS}])"
+_EMOJI = "[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2194-\u2199\U0001f000-\U0001faff]"
+_UNICODE = re.compile(f"{_EMOJI}|{_LETTER}+{_JOINED.format(word=_LETTER)}")
 _IDEOGRAPH = re.compile("[\u3041-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+# Porter's measure is above 0; a y after a consonant is a vowel
+_VOWEL_CONSONANT = re.compile(r"(?:[aeiou]|(?<=[^aeiouy])y)(?:[^aeiouy]|(?<=[aeiou])y)")
 _APOSTROPHES = str.maketrans("\u2019\uff07", "''")
 
 
@@ -72,7 +81,7 @@ class Analyzer:
     def query(self, text: str) -> list[int]:
         """Return the term numbers of a query in its order: repetitions stay, terms never indexed go."""
         numbers, stem, stop_words = self.vocabulary, self._stem, self._stop_words
-        terms = [stem(word) for word in self.words(text) if word not in stop_words]
+        terms = [stem(word) for word in self.words(text) if word not in stop_words and word.strip("_")]
         return [numbers[term] for term in terms if term in numbers]
 
     def words(self, text: str) -> list[str]:
@@ -88,13 +97,16 @@ class Analyzer:
 
 
 class _WordNumbers(dict[str, int]):
-    """The number of each word's term: -1 for a stop word, a new number for a new term."""
+    """The number of each word's term: -1 for a stop word or nothing but underscores, a new number for a new term."""
 
     def __init__(self, stop_words: frozenset[str], stem: Callable[[str], str], vocabulary: dict[str, int]) -> None:
         super().__init__(dict.fromkeys(stop_words, -1))
         self._stem, self._vocabulary = stem, vocabulary
 
     def __missing__(self, word: str) -> int:
+        if not word.strip("_"):
+            number = self[word] = -1
+            return number
         number = self[word] = self._vocabulary.setdefault(self._stem(word), len(self._vocabulary))
         return number
 
@@ -118,10 +130,30 @@ def _stemmer(name: str | None) -> Callable[[str], str]:
     if name is None:
         return _unchanged
     stemmer = require("Stemmer", "bm25")
-    if name not in stemmer.algorithms() and name != "porter":
+    if name != "porter" and name not in stemmer.algorithms():
         raise ConfigError(f"no stemmer {name!r}: give one of {', '.join(stemmer.algorithms())}, or None")
-    return stemmer.Stemmer(name).stemWord
+    stem = stemmer.Stemmer(name).stemWord
+    return _lucene_porter(stem) if name == "porter" else stem
 
 
 def _unchanged(word: str) -> str:
     return word
+
+
+def _lucene_porter(stem: Callable[[str], str]) -> Callable[[str], str]:
+    """Return Porter's stemmer as its author revised it, which Lucene holds, from the published one of Snowball.
+
+    Revised: words of one or two letters stay; step 2 takes -bli to -ble (published: -abli only) and -logi to -log.
+    """
+
+    def stem_as_lucene(word: str) -> str:
+        if len(word) < 3:
+            return word
+        stemmed = stem(word)
+        if stemmed.endswith("bli") and _VOWEL_CONSONANT.search(stemmed[:-3]):
+            return stem(f"{stemmed[:-1]}e")
+        if stemmed.endswith("logi") and _VOWEL_CONSONANT.search(stemmed[:-4]):
+            return stemmed[:-1]
+        return stemmed
+
+    return stem_as_lucene

@@ -270,6 +270,17 @@ class Retriever(ABC):
         self._require_index()
         return int(self._cumulative_tokens[-1])
 
+    @property
+    def n_tokens_served(self) -> int:
+        """The largest R whose store this index surely holds.
+
+        A store of R tokens is the longest run of passages with at most R: it usually ends a little below R, by less than
+        one passage. So does an index over exactly that store.
+        """
+        self._require_index()
+        longest = int(np.diff(self._cumulative_tokens, prepend=0).max())
+        return self.n_tokens + longest - 1
+
     def describe(self) -> dict[str, Any]:
         """Return what is indexed and how: kind, passages, tokens, bytes where known, parameters."""
         return {

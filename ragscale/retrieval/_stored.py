@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from typing import Any
 
 from ragscale.errors import CheckpointError
@@ -26,7 +27,7 @@ def to_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and _ours(type(value)):
         fields = {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
         return {_MARK: type(value).__name__, "fields": fields}
-    if _ours(value):
+    if inspect.isfunction(value) and _ours(value):
         return {_MARK: value.__name__}
     raise TypeError(f"{value!r} cannot be stored")
 
