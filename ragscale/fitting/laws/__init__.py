@@ -33,7 +33,7 @@ from ragscale.fitting.laws._inference import (
     best_inference_setting,
     performance_line,
 )
-from ragscale.fitting.laws._kaplan import PF_DAY, Kaplan, KaplanC, KaplanD, KaplanN
+from ragscale.fitting.laws._kaplan import PF_DAY, Kaplan, KaplanC, KaplanD, KaplanN, kaplan_parameters, kaplan_published
 from ragscale.fitting.laws._overtraining import LossToError, Overtraining, best_ratio
 from ragscale.fitting.laws._pass_until import PassUntil, SuccessRate, success_rate
 from ragscale.fitting.laws._published import Published
@@ -102,6 +102,8 @@ __all__ = [
     "farseer_published",
     "fit_two_stage",
     "isoflop_bias",
+    "kaplan_parameters",
+    "kaplan_published",
     "performance_line",
     "repeat_or_retrieve",
     "success_rate",

@@ -42,7 +42,7 @@ def chinchilla_optimum(
     Parameters
     ----------
     parameters : mapping
-        E, A, alpha, B, beta: ``fit.params`` or ``CHINCHILLA_PUBLISHED[...].parameters``.
+        E, A, alpha, B, beta: ``fit.theta`` or ``CHINCHILLA_PUBLISHED[...].parameters``.
     flops : array-like
         Training FLOPs C.
 
@@ -296,7 +296,7 @@ def _rows(results: pd.DataFrame, what: str) -> _Rows:
 
 
 def _theta(fit: ManifoldFit) -> dict[str, float]:
-    return {name: float(fit.params[name]) for name in ("E", "A", "alpha", "B", "beta")}
+    return {name: float(fit.theta[name]) for name in ("E", "A", "alpha", "B", "beta")}
 
 
 def _group(log_flops: np.ndarray, tolerance: float) -> np.ndarray:

@@ -14,15 +14,18 @@ from ragscale.errors import ConfigError
 from ragscale.fitting._law import Parameter, ScalingLaw, Theta
 from ragscale.fitting.laws._published import Published
 
+_UNIT = 1e9
+
 
 class DataConstrained(ScalingLaw):
-    """L(N, D, U) = E + A N'^-alpha + B D'^-beta for D tokens of which U are unique.
+    """L(N, D, U) = E + A (N' / 1e9)^-alpha + B (D' / 1e9)^-beta for D tokens of which U are unique.
 
     ``D' = U + U r_D (1 - exp(-(D/U - 1) / r_D))``: the first epoch counts in full, later ones less and less, and no
     number of them is worth more than (1 + r_D) U tokens. In the same way ``N' = U_N + U_N r_N (1 - exp(-(N/U_N - 1) /
     r_N))``, where U_N is the smaller of N and the best model size for U tokens: parameters beyond what the data can
     use count less. Limits: U = D and N <= U_N is Chinchilla; r_D, r_N -> inf is Chinchilla with every token new.
 
+    A and B are stated per 1e9, because U_N ties them to the exponents: the paper's A is A here times 1e9^alpha.
     ``variables`` are N, D (all tokens read, epochs included) and the column ``U`` (unique tokens; at most D counts).
     The published fit ties the exponents, ``DataConstrained(tie=True)``.
 
@@ -41,14 +44,14 @@ class DataConstrained(ScalingLaw):
     """
 
     name = "data_constrained"
-    formula = "E + A N'^-alpha + B D'^-beta, D' = U + U r_D (1 - exp(-(D/U - 1) / r_D)), N' alike"
+    formula = "E + A (N'/1e9)^-alpha + B (D'/1e9)^-beta, D' = U + U r_D (1 - exp(-(D/U - 1) / r_D)), N' alike"
     reference = "Muennighoff et al. 2023, arXiv 2305.16264, sec. 3"
     variables = ("N", "D", "U")
     parameters = (
         Parameter("E", 0.0, 20.0, start=(0.5, 3.0), description="loss that no size or data removes"),
-        Parameter("A", 1e-2, 1e12, log=True, start=(1e1, 1e4), description="coefficient of N'^-alpha"),
+        Parameter("A", 1e-4, 1e3, log=True, start=(0.05, 3.0), description="what N' = 1e9 costs"),
         Parameter("alpha", 0.01, 2.0, log=True, start=(0.15, 0.7), description="exponent of the model size"),
-        Parameter("B", 1e-2, 1e12, log=True, start=(1e1, 1e4), description="coefficient of D'^-beta"),
+        Parameter("B", 1e-4, 1e3, log=True, start=(0.05, 10.0), description="what D' = 1e9 costs"),
         Parameter("beta", 0.01, 2.0, log=True, start=(0.15, 0.7), description="exponent of the tokens"),
         Parameter("r_D", 1e-2, 1e4, log=True, start=(2.0, 60.0), description="repetitions after which 63 % is lost"),
         Parameter("r_N", 1e-2, 1e4, log=True, start=(1.0, 60.0), description="the same for excess parameters"),
@@ -57,9 +60,9 @@ class DataConstrained(ScalingLaw):
         "c4": Published(
             parameters={
                 "E": float(np.exp(0.6254804)),
-                "A": float(np.exp(6.255414)),
+                "A": float(np.exp(6.255414) * _UNIT**-0.3526596),
                 "alpha": 0.3526596,
-                "B": float(np.exp(7.3049974)),
+                "B": float(np.exp(7.3049974) * _UNIT**-0.3526596),
                 "beta": 0.3526596,
                 "r_D": 15.387756,
                 "r_N": 5.309743,
@@ -71,7 +74,8 @@ class DataConstrained(ScalingLaw):
     def _loss(self, n: np.ndarray, d: np.ndarray, r: np.ndarray, theta: Theta) -> Any:
         data = effective_tokens(d, self.column("U"), theta)
         size = effective_parameters(n, np.minimum(self.column("U"), d), theta)
-        return theta.E + theta.A * np.exp(-theta.alpha * np.log(size)) + theta.B * np.exp(-theta.beta * np.log(data))
+        powers = (np.exp(-theta.alpha * np.log(size / _UNIT)), np.exp(-theta.beta * np.log(data / _UNIT)))
+        return theta.E + theta.A * powers[0] + theta.B * powers[1]
 
 
 def effective_tokens(D: ArrayLike, U: ArrayLike, parameters: Mapping[str, Any]) -> np.ndarray:
@@ -97,11 +101,10 @@ def effective_tokens(D: ArrayLike, U: ArrayLike, parameters: Mapping[str, Any]) 
 def effective_parameters(N: ArrayLike, U: ArrayLike, parameters: Mapping[str, Any]) -> np.ndarray:
     """Return N', the parameters that N are worth where U unique tokens can use only U_N of them in full."""
     alpha, beta = parameters["alpha"], parameters["beta"]
-    log_ratio = np.log(alpha * parameters["A"]) - np.log(beta * parameters["B"])
-    log_g = log_ratio / (alpha + beta)
+    log_g = (np.log(alpha * parameters["A"]) - np.log(beta * parameters["B"])) / (alpha + beta)
     n = np.asarray(N, dtype=np.float64)
-    log_best = (np.log(U) + log_g) * beta / alpha + log_g
-    used = np.minimum(n, np.exp(np.minimum(log_best, 600.0)))
+    log_best = (np.log(np.asarray(U) / _UNIT) + log_g) * beta / alpha + log_g
+    used = np.minimum(n, _UNIT * np.exp(np.minimum(log_best, 600.0)))
     return used - used * parameters["r_N"] * np.expm1(-(n / used - 1.0) / parameters["r_N"])
 
 
@@ -152,7 +155,7 @@ def repeat_or_retrieve(
     Parameters
     ----------
     parameters : mapping
-        Parameters of `DataConstrained`: ``fit.params`` or ``DataConstrained.published["c4"].parameters``.
+        Parameters of `DataConstrained`: ``fit.theta`` or ``DataConstrained.published["c4"].parameters``.
     store : ManifoldFit
         A fit of a law that reads R; only its gain is used.
     N, D, pool : array-like

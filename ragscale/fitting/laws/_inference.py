@@ -176,7 +176,7 @@ def best_inference_setting(
     Parameters
     ----------
     law : InferenceScaling
-        With its options; ``parameters`` are its fitted values (``fit.params``).
+        With its options; ``parameters`` are its fitted values (``fit.theta``).
     budget : array-like
         Largest effective context length, in tokens over all iterations.
     length : callable

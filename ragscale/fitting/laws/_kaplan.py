@@ -120,6 +120,10 @@ class Kaplan(ScalingLaw):
     Limits: D -> inf gives `KaplanN`, N -> inf gives `KaplanD`; in between a shortage of one is not made up by the
     other. No irreducible loss.
 
+    The scales N_c and D_c lie many decades outside any table and move together with the exponents, so the parameters
+    are L_N and L_D: the losses of the two limits at N = 1e9 and at D = 1e9. ``N_c = 1e9 L_N^(1 / alpha_N)``, D_c alike;
+    `kaplan_parameters` and `kaplan_published` convert.
+
     References
     ----------
     Kaplan et al. 2020, arXiv 2001.08361, equations 1.5 and 4.1, table 2.
@@ -131,27 +135,21 @@ class Kaplan(ScalingLaw):
     """
 
     name = "kaplan"
-    formula = "((N_c / N)^(alpha_N / alpha_D) + D_c / D)^alpha_D"
+    formula = "((N_c / N)^(alpha_N / alpha_D) + D_c / D)^alpha_D, N_c = 1e9 L_N^(1 / alpha_N), D_c alike"
     reference = "Kaplan et al. 2020, arXiv 2001.08361, eq. 1.5"
     variables = ("N", "D")
     parameters = (
-        KaplanN.parameters[0],
-        KaplanN.parameters[1],
-        KaplanD.parameters[0],
-        KaplanD.parameters[1],
+        Parameter("L_N", 1e-4, 1e4, log=True, start=(0.3, 10.0), description="loss of N = 1e9 with endless data"),
+        Parameter("alpha_N", 0.005, 2.0, log=True, start=(0.03, 0.5), description="exponent of the model size"),
+        Parameter("L_D", 1e-4, 1e4, log=True, start=(0.3, 10.0), description="loss of an endless model at D = 1e9"),
+        Parameter("alpha_D", 0.005, 2.0, log=True, start=(0.03, 0.5), description="exponent of the tokens"),
     )
-    published: ClassVar[Mapping[str, Published]] = {
-        "kaplan": Published(
-            parameters={"N_c": 6.4e13, "alpha_N": 0.076, "D_c": 1.8e13, "alpha_D": 0.103},
-            source="arXiv 2001.08361, table 2 (fitted jointly)",
-        )
-    }
+    published: ClassVar[Mapping[str, Published]]
 
     def _logs(self, n: np.ndarray, d: np.ndarray, theta: Theta) -> tuple[Any, Any]:
-        return (
-            theta.alpha_N / theta.alpha_D * (np.log(theta.N_c) - np.log(n)),
-            np.log(theta.D_c) - np.log(d),
-        )
+        size = np.log(theta.L_N) - theta.alpha_N * np.log(n / 1e9)
+        data = np.log(theta.L_D) - theta.alpha_D * np.log(d / 1e9)
+        return size / theta.alpha_D, data / theta.alpha_D
 
     def _loss(self, n: np.ndarray, d: np.ndarray, r: np.ndarray, theta: Theta) -> Any:
         return np.exp(theta.alpha_D * np.logaddexp(*self._logs(n, d, theta)))
@@ -162,3 +160,37 @@ class Kaplan(ScalingLaw):
         total = np.logaddexp(size, data)
         slope_n = -theta.alpha_N * loss * np.exp(size - total) / n
         return slope_n, -theta.alpha_D * loss * np.exp(data - total) / d, np.zeros_like(slope_n)
+
+
+def kaplan_parameters(N_c: float, alpha_N: float, D_c: float, alpha_D: float) -> dict[str, float]:
+    """Return the parameters of `Kaplan` from the paper's.
+
+    Examples
+    --------
+    >>> kaplan_published(kaplan_parameters(6.4e13, 0.076, 1.8e13, 0.103))["N_c"] / 6.4e13
+    1.0
+    """
+    return {
+        "L_N": (N_c / 1e9) ** alpha_N,
+        "alpha_N": alpha_N,
+        "L_D": (D_c / 1e9) ** alpha_D,
+        "alpha_D": alpha_D,
+    }
+
+
+def kaplan_published(parameters: Mapping[str, float]) -> dict[str, float]:
+    """Return N_c, alpha_N, D_c and alpha_D from the parameters of `Kaplan`."""
+    return {
+        "N_c": 1e9 * parameters["L_N"] ** (1.0 / parameters["alpha_N"]),
+        "alpha_N": parameters["alpha_N"],
+        "D_c": 1e9 * parameters["L_D"] ** (1.0 / parameters["alpha_D"]),
+        "alpha_D": parameters["alpha_D"],
+    }
+
+
+Kaplan.published = {
+    "kaplan": Published(
+        parameters=kaplan_parameters(N_c=6.4e13, alpha_N=0.076, D_c=1.8e13, alpha_D=0.103),
+        source="arXiv 2001.08361, table 2 (fitted jointly): N_c 6.4e13, alpha_N 0.076, D_c 1.8e13, alpha_D 0.103",
+    )
+}

@@ -108,7 +108,7 @@ class TwoStageFit:
         """Return the accuracy that the two stages predict."""
         task_loss = np.asarray(self.loss.predict(N, D, np.zeros(np.broadcast(np.asarray(N), np.asarray(D)).shape)))
         law = self.accuracy.law
-        return law.loss(np.ones_like(task_loss), 1.0, 0.0, self.accuracy.params, loss=np.maximum(task_loss, 0.0))
+        return law.loss(np.ones_like(task_loss), 1.0, 0.0, self.accuracy.theta, loss=np.maximum(task_loss, 0.0))
 
 
 def fit_two_stage(results: pd.DataFrame, *, loss: str = "loss", accuracy: str = "value", **options: Any) -> TwoStageFit:
