@@ -6,7 +6,7 @@ import hashlib
 import os
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 CONDITIONS = ("closed-book", "retrieved", "oracle", "random")
 GOLD_QUERY = "retrieved+gold-query"
+
+Evidence = list[list[tuple[str, str]] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,16 @@ def prepare_prompts(
     sizes = [store_tokens] if isinstance(store_tokens, int | np.integer) else list(store_tokens)
     conditions = [condition] if isinstance(condition, str) else list(condition)
     limit = max_length or model.max_length
-    _check(loaded, sizes, k, conditions, n_shot, retriever, limit, model)
+    _check(
+        loaded,
+        sizes=sizes,
+        k=k,
+        conditions=conditions,
+        n_shot=n_shot,
+        retriever=retriever,
+        max_length=limit,
+        model=model,
+    )
     name, rule, sees_gold = resolve_query(query)
     stores = sorted({int(size) for size in sizes})
     settings = {
@@ -144,18 +155,31 @@ def prepare_prompts(
         "pmi": pmi,
         "max_length": limit,
     }
-    maker = _Maker(model, retriever, k, n_shot, seed, pmi, limit, _gold_texts(gold), settings)
+    maker = _Maker(
+        model,
+        retriever,
+        k=k,
+        n_shot=n_shot,
+        seed=seed,
+        pmi=pmi,
+        max_length=limit,
+        gold=_gold_texts(gold),
+        settings=settings,
+        rule=rule,
+        condition_of_hits=GOLD_QUERY if sees_gold else "retrieved",
+    )
     found = _answer_rows(loaded, retriever, stores) if coverage and retriever is not None else {}
     cells: list[Cell] = []
     for task in loaded:
         used = replace(task, template=template) if template is not None else task
-        cells += maker.cells(used, conditions, stores, rule, sees_gold, found.get(task.name))
+        cells += maker.cells(used, conditions, stores, found.get(task.name))
     tokenizer = model.tokenizer_fingerprint()
     return PreparedPrompts(tuple(cells), maker.prompts, settings, tokenizer, limit, maker.scored)
 
 
 def _check(
     tasks: Sequence[Task],
+    *,
     sizes: Sequence[Any],
     k: int,
     conditions: Sequence[str],
@@ -188,7 +212,7 @@ def _check(
         problems.append(f"max_length must be from 2 to the model's {model.max_length} tokens, got {max_length}")
     if retriever is None and positive and {"retrieved", "random"} & set(conditions):
         problems.append(f"store_tokens has {positive} but there is no retriever: pass retriever=")
-    if retriever is not None and positive and max(positive) > retriever.n_tokens:
+    if retriever is not None and positive and max(positive) > retriever.n_tokens_served:
         problems.append(
             f"store_tokens asks for {max(positive):,} but the retriever holds {retriever.n_tokens:,} tokens"
         )
@@ -218,7 +242,7 @@ def _gold_texts(gold: Mapping[str, str] | Iterable[Passage] | None) -> dict[str,
     if gold is None:
         return {}
     if isinstance(gold, Mapping):
-        return dict(gold)
+        return {str(identity): str(text) for identity, text in gold.items()}
     return {passage.id: passage.text for passage in gold}
 
 
@@ -246,6 +270,7 @@ class _Maker:
         self,
         model: LanguageModel,
         retriever: Retriever | None,
+        *,
         k: int,
         n_shot: int,
         seed: int,
@@ -253,16 +278,19 @@ class _Maker:
         max_length: int,
         gold: dict[str, str],
         settings: dict[str, Any],
+        rule: Callable[[Task, Example], str],
+        condition_of_hits: str,
     ) -> None:
         self.model, self.retriever, self.k, self.n_shot = model, retriever, k, n_shot
         self.seed, self.pmi, self.max_length, self.gold, self.settings = seed, pmi, max_length, gold, settings
+        self.rule, self.condition_of_hits = rule, condition_of_hits
         self.prompts: dict[str, Prompt] = {}
         self.scored: dict[str, tuple[Example, ...]] = {}
         self._rows_of_document: dict[str, list[int]] | None = None
         self._row_of_passage: dict[str, int] | None = None
 
     def cells(
-        self, task: Task, conditions: Sequence[str], stores: Sequence[int], rule: Any, sees_gold: bool, found: Any
+        self, task: Task, conditions: Sequence[str], stores: Sequence[int], found: np.ndarray | None
     ) -> list[Cell]:
         examples = [_as_scored(task, example, self.model, self.max_length) for example in task.examples]
         self.scored[task.name] = tuple(examples)
@@ -270,30 +298,29 @@ class _Maker:
         shots = self._shots(task)
         made: dict[tuple[str, int], Cell] = {}
         for condition in conditions:
-            for key, rows in self._evidence(task, examples, condition, stores, rule, sees_gold):
+            for key, rows in self._evidence(task, examples, condition, stores):
                 if key not in made:
-                    made[key] = self._cell(task, examples, *key, rows, fitter, shots, found)
+                    made[key] = self._cell(task, examples, key, rows, fitter=fitter, shots=shots, found=found)
         return list(made.values())
 
     # ----------------------------------------------------------------------------------------------------- evidence
 
     def _evidence(
-        self, task: Task, examples: Sequence[Example], condition: str, stores: Sequence[int], rule: Any, sees_gold: bool
-    ) -> Iterable[tuple[tuple[str, int], list[list[tuple[str, str]] | None]]]:
+        self, task: Task, examples: Sequence[Example], condition: str, stores: Sequence[int]
+    ) -> Iterable[tuple[tuple[str, int], Evidence]]:
         """Yield ((condition, R), for every question its (id, text) passages, best first; None: it has none)."""
-        nothing: list[list[tuple[str, str]] | None] = [[] for _ in examples]
+        nothing: Evidence = [[] for _ in examples]
         positive = [size for size in stores if size > 0]
         if condition == "closed-book" or (condition == "retrieved" and 0 in stores):
             yield ("closed-book", 0), nothing
         if condition == "retrieved" and positive and self.retriever is not None:
-            asked = [rule(task, example) for example in examples]
+            asked = [self.rule(task, example) for example in examples]
             hits = self.retriever.search(asked, self.k, store_tokens=positive)
-            label = GOLD_QUERY if sees_gold else "retrieved"
             for size in positive:
                 taken = [hits[size].take(self.retriever.passages, row) for row in range(len(examples))]
-                yield (label, size), [[(p.id, p.text) for p in passages] for passages in taken]
+                yield (self.condition_of_hits, size), [[(p.id, p.text) for p in passages] for passages in taken]
         if condition == "random":
-            drawn = [self._draw(task, example, positive[0]) for example in examples]
+            drawn: Evidence = [self._draw(task, example, positive[0]) for example in examples]
             for size in positive:
                 yield ("random", size), drawn
         if condition == "oracle":
@@ -367,13 +394,14 @@ class _Maker:
         self,
         task: Task,
         examples: Sequence[Example],
-        condition: str,
-        size: int,
-        evidence: Sequence[list[tuple[str, str]] | None],
+        key: tuple[str, int],
+        evidence: Evidence,
+        *,
         fitter: Fitter,
         shots: Mapping[str, tuple[str, ...]],
         found: np.ndarray | None,
     ) -> Cell:
+        condition, size = key
         rows = [row for row, passages in enumerate(evidence) if passages is not None]
         left_out = tuple(examples[row].id for row, passages in enumerate(evidence) if passages is None)
         if left_out:

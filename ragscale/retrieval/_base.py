@@ -274,8 +274,8 @@ class Retriever(ABC):
     def n_tokens_served(self) -> int:
         """The largest R whose store this index surely holds.
 
-        A store of R tokens is the longest run of passages with at most R: it usually ends a little below R, by less than
-        one passage. So does an index over exactly that store.
+        A store of R tokens is the longest run of passages with at most R: it usually ends a little below R, by less
+        than one passage. So does an index over exactly that store.
         """
         self._require_index()
         longest = int(np.diff(self._cumulative_tokens, prepend=0).max())

@@ -95,6 +95,10 @@ class StudyConfig:
         Of ``closed-book, retrieved, oracle, random``; the first two always run.
     n_shot : int
         Solved questions in the prompt.
+    gold : sequence of str
+        Files of gold passages (JSON Lines with ``id`` and ``text``), for questions that name ``gold_passages``.
+    max_length : int or None
+        Longest prompt, tokens; None takes the length of a training row.
     training : mapping
         Arguments of ``TrainConfig``.
     threads : int
@@ -132,6 +136,8 @@ class StudyConfig:
     k: int = 5
     conditions: Sequence[str] = CONDITIONS
     n_shot: int = 0
+    gold: Sequence[str] = ()
+    max_length: int | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
     processes_per_training: int = 1
@@ -146,7 +152,7 @@ class StudyConfig:
             if isinstance(value, Mapping):
                 value = Grid(**value)
             object.__setattr__(self, name, value if isinstance(value, Grid) else Grid(tuple(value)))
-        for name in ("tasks", "models", "seeds", "conditions"):
+        for name in ("tasks", "models", "seeds", "conditions", "gold"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str | Mapping) else tuple(value))
         problems = self._problems()
@@ -204,7 +210,7 @@ class StudyConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON-able values."""
         value = asdict(self)
-        for name in ("tasks", "models", "seeds", "conditions"):
+        for name in ("tasks", "models", "seeds", "conditions", "gold"):
             value[name] = list(value[name])
         if not isinstance(self.corpus, str | Mapping):
             value["corpus"] = list(self.corpus)

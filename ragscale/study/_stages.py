@@ -5,20 +5,26 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pickle
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from ragscale import results as results_table
 from ragscale._files import atomic_write, value_digest
 from ragscale.errors import ConfigError, RagscaleError
-from ragscale.evaluation import Task, load_task
+from ragscale.evaluation import Task, TorchModel, evaluate, load_task, prepare_prompts
 from ragscale.retrieval import Retriever
 from ragscale.splitting import Split, as_source, split_corpus, train_tokenizer
 from ragscale.study._plan import model_config
-from ragscale.training import TrainConfig, train
+from ragscale.training import Checkpoint, ModelConfig, TrainConfig, train
 
 
 @contextmanager
@@ -142,7 +148,7 @@ def make_retriever(specification: dict[str, Any]) -> Retriever:
     ConfigError
         When a factory cannot be imported or gives no retriever.
     """
-    from ragscale.retrieval import BM25Retriever, DenseRetriever, HybridRetriever, LsaEncoder
+    from ragscale import retrieval
 
     arguments = {name: value for name, value in specification.items() if name not in {"kind", "factory"}}
     if "factory" in specification:
@@ -156,14 +162,78 @@ def make_retriever(specification: dict[str, Any]) -> Retriever:
         return retriever
     kind = specification["kind"]
     if kind == "bm25":
-        return BM25Retriever(**arguments)
-    dense = DenseRetriever(LsaEncoder(**arguments))
-    return dense if kind == "lsa" else HybridRetriever(BM25Retriever(), dense)
+        return retrieval.BM25Retriever(**arguments)
+    dense = retrieval.DenseRetriever(retrieval.LsaEncoder(**arguments))
+    return dense if kind == "lsa" else retrieval.HybridRetriever(retrieval.BM25Retriever(), dense)
 
 
 def prepare_questions(folder: Path, inputs: dict[str, Any], folders: dict[str, Path]) -> None:
-    raise NotImplementedError
+    """Retrieve for every question and store, and make all prompts once for every model to come."""
+    split = Split.load(folders["split"] / "split")
+    retriever = Retriever.load(folders["index"] / "index") if "index" in folders else None
+    tasks = load_tasks(inputs["tasks"], folders["split"])
+    shape = ModelConfig.custom(n_layers=1, d_model=8, n_heads=1, d_ff=8, vocab_size=split.vocab_size)
+    reader = TorchModel(shape.build(), split.tokenizer, max_length=inputs["max_length"])  # only its tokenizer is used
+    with limited_threads(inputs["threads"]), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        prepared = prepare_prompts(
+            tasks,
+            reader,
+            retriever=retriever,
+            store_tokens=inputs["stores"],
+            k=inputs["k"],
+            condition=inputs["conditions"],
+            n_shot=inputs["n_shot"],
+            gold=_read_gold(inputs["gold"]),
+            max_length=inputs["max_length"],
+        )
+    with atomic_write(folder / "prompts.pickle") as file:
+        pickle.dump(prepared, file, protocol=5)
+    coverage = [
+        {
+            "task": cell.task.name,
+            "condition": cell.condition,
+            "R": cell.R,
+            "n_questions": len(cell.asked),
+            "n_left_out": len(cell.left_out),
+            "hit_rate": _mean([asked.hit for asked in cell.asked]),
+            "answer_in_store": _mean([asked.in_store for asked in cell.asked]),
+        }
+        for cell in prepared.cells
+    ]
+    with atomic_write(folder / "coverage.csv", "w", encoding="utf-8", newline="") as file:
+        pd.DataFrame(coverage).to_csv(file, index=False)
+    with atomic_write(folder / "warnings.txt", "w", encoding="utf-8") as file:
+        file.writelines(f"{warning.message}\n" for warning in caught)
+
+
+def _mean(values: list[bool | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else float("nan")
+
+
+def _read_gold(paths: list[str]) -> dict[str, str] | None:
+    """Read gold passages: JSON Lines with ``id`` and ``text``."""
+    return {document.id: document.text for document in as_source(paths)} if paths else None
 
 
 def evaluate_run(folder: Path, inputs: dict[str, Any], folders: dict[str, Path]) -> None:
-    raise NotImplementedError
+    """Score one checkpoint closed-book, with every store of its cells, and under the controls."""
+    with open(folders["questions"] / "prompts.pickle", "rb") as file:
+        prepared = pickle.load(file)
+    with open(folders["train"] / "run.json", encoding="utf-8") as file:
+        run = folders["train"].parents[1] / "runs" / json.load(file)["run"]
+    stores = set(inputs["stores"])
+    mine = replace(prepared, cells=tuple(cell for cell in prepared.cells if cell.R in stores))
+    checkpoint = Checkpoint.load(run / f"D{inputs['D']}", verify=False)
+    with limited_threads(inputs["threads"]):
+        evaluation = evaluate(checkpoint, mine, out=folder / "cells")
+    split = Split.load(folders["split"] / "split")
+    rows = evaluation.results.assign(
+        model=inputs["model"],
+        split=split.digest[:12],
+        overlap=evaluation.results["R"] + evaluation.results["D"] > split.n_tokens,
+        validation_loss=checkpoint.validation_loss,
+        flops=checkpoint.flops,
+    )
+    results_table.write(rows, folder / "results.jsonl")

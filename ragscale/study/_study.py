@@ -20,6 +20,7 @@ from ragscale.study._config import StudyConfig
 from ragscale.study._jobs import Executor, Job, JobState, Needs, folder_of, run_jobs, state_of
 from ragscale.study._plan import Cell, cells, model_config, model_name, plan_table
 from ragscale.study._stages import build_index, evaluate_run, make_split, prepare_questions, train_ladder
+from ragscale.training import TrainConfig
 
 STAGES = ("split", "index", "retrieve", "train", "evaluate")
 _FLOPS_PER_SECOND = {"cpu": 2e10, "a100": 1.2e14, "h100": 3.5e14}
@@ -137,6 +138,8 @@ class Study:
                 "k": config.k,
                 "conditions": [c for c in config.conditions if index is not None or c not in {"retrieved", "random"}],
                 "n_shot": config.n_shot,
+                "gold": list(config.gold),
+                "max_length": config.max_length or config.training.get("seq_len", TrainConfig().seq_len),
                 **common,
             },
             after={"split": split, **({"index": index} if index else {})},
@@ -170,7 +173,7 @@ class Study:
                             stage="evaluate",
                             label=f"{model_name(model)} seed {seed} D {tokens}",
                             function=evaluate_run,
-                            inputs={"D": tokens, "stores": sorted(sizes), **common},
+                            inputs={"model": model_name(model), "D": tokens, "stores": sorted(sizes), **common},
                             after={"split": split, "train": training, "questions": questions},
                             needs=Needs(gpus=1, memory_gib=8.0, hours=4.0),
                         )
