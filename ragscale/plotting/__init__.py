@@ -1,1 +1,5 @@
-"""Placeholder replaced by the module's first commit."""
+"""Pictures: ``ax=None`` in, ``Axes`` out; labels with units; nothing is shown, saved or set globally."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
