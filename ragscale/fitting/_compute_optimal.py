@@ -1,0 +1,203 @@
+"""The best model size, pretraining tokens and store under a compute budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ragscale.errors import ConfigError
+from ragscale.fitting._allocation import Allocation, assemble
+from ragscale.fitting._decision import Surface, counts, refuse, surface
+from ragscale.fitting._law import Theta
+from ragscale.fitting._laws import Chinchilla, Hill, Log1p, Power, Rpower
+from ragscale.fitting._split import best_split
+
+_N_NODES = 81
+_BISECTIONS = 48
+
+
+def compute_optimal(
+    fit_or_bootstrap: Any,
+    *,
+    flops: Any,
+    R: Any = 0.0,
+    store_flops: Any = 0.0,
+    inference_tokens: Any = 0.0,
+    min_N: Any = 1e4,
+    max_N: Any = None,
+    max_D: Any = None,
+    max_R: Any = None,
+) -> Allocation:
+    r"""Choose N and D, and R if asked, so that the loss is lowest under a compute budget.
+
+    .. math:: \min_{N, D, R} L(N, D, R) \quad \text{subject to} \quad 6 N D + c R + 2 N I = C
+
+    with c = ``store_flops`` per store token (2 N_encoder to embed it once) and I = ``inference_tokens`` that the model
+    will read and write in its life, the retrieved passages included. For a law with base
+    :math:`E + A N^{-\alpha} + B D^{-\beta}`, a gain that does not depend on N, a given R and I = 0 this is Hoffmann's
+    closed form :math:`N^* = G (C'/6)^{\beta/(\alpha+\beta)}`, :math:`D^* = G^{-1} (C'/6)^{\alpha/(\alpha+\beta)}`,
+    :math:`G = (\alpha A / \beta B)^{1/(\alpha+\beta)}`, C' = C - c R. Otherwise N is searched on a grid in ln N and
+    refined by bisection of the total derivative; for each N the split of what is left between D and R is
+    `optimal_allocation` at prices 6 N and c.
+
+    Parameters
+    ----------
+    fit_or_bootstrap : ManifoldFit, Bootstrap, or (law, parameters)
+    flops : array-like
+        C, training, indexing and inference together.
+    R : array-like or "free"
+        Store tokens, 0 by default. ``"free"`` also optimises R, and needs ``store_flops`` > 0 or ``max_R``: a
+        store that costs nothing is never large enough.
+    store_flops, inference_tokens : array-like
+        c and I, 0 by default.
+    min_N, max_N, max_D, max_R : array-like, optional
+        Limits in counts. Without ``max_N`` the largest N still trains on 1,000 tokens.
+
+    Returns
+    -------
+    Allocation
+        ``N, D, R`` the optimum, ``budget`` the FLOPs, ``share`` = R / (D + R), ``gain`` against the same N with all its
+        FLOPs in pretraining.
+
+    Raises
+    ------
+    ConfigError
+        Listing everything wrong with the arguments.
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> law = {"E": 1.69, "A": 406.4, "alpha": 0.34, "B": 410.7, "beta": 0.28}
+    >>> best = rs.compute_optimal(("chinchilla", law), flops=5.76e23)
+    >>> print(f"{best.N:.3g} parameters, {best.D:.3g} tokens")
+    3.22e+10 parameters, 2.98e+12 tokens
+
+    References
+    ----------
+    .. [1] Hoffmann et al. 2022, arXiv 2203.15556, equation 4. Inference in the budget: Sardana et al. 2023,
+       arXiv 2401.00448.
+    """
+    found = surface(fit_or_bootstrap)
+    problems: list[str] = []
+    free = isinstance(R, str)
+    if free and R != "free":
+        problems.append(f"R = {R!r} must be a count of tokens or 'free'")
+    optional = {k: v for k, v in (("max_N", max_N), ("max_D", max_D), ("max_R", max_R)) if v is not None}
+    given = counts(
+        problems,
+        allow_zero=("R", "store_flops", "inference_tokens", "max_R"),
+        flops=flops,
+        R=0.0 if free else R,
+        store_flops=store_flops,
+        inference_tokens=inference_tokens,
+        min_N=min_N,
+        **optional,
+    )
+    if not problems and free and max_R is None and np.any(given["store_flops"] == 0):
+        problems.append("R='free' needs store_flops > 0 or max_R: a store that costs nothing is never large enough")
+    refuse(problems, "compute_optimal")
+    shape = np.broadcast_shapes(*(a.shape for a in given.values()))
+    flat = {k: np.broadcast_to(a, shape).ravel() for k, a in given.items()}
+    low = flat["min_N"]
+    training = flat["flops"] - flat["store_flops"] * flat["R"]
+    high = training / (6e3 + 2 * flat["inference_tokens"])
+    high = np.minimum(high, flat["max_N"]) if "max_N" in flat else high
+    if np.any(training <= 0) or np.any(high < low):
+        raise ConfigError(
+            "compute_optimal: the budget does not pay for the store and 1,000 tokens of a model of "
+            f"min_N = {low.max():g}: raise flops, or lower R, min_N or inference_tokens"
+        )
+    theta = found.stacked()
+    problem = _Problem(found, theta, flat, free)
+    n = problem.closed_form() if problem.has_closed_form(low, high) else problem.search(low, high)
+    d, r = problem.rest(n)
+    boundary = np.select([n <= low * (1 + 1e-9), n >= high * (1 - 1e-9)], ["N=min", "N=max"], problem.boundary(n, d, r))
+    flat |= {"p_D": 6.0 * n[0], "p_R": np.maximum(flat["store_flops"], 0.0), "budget": flat["flops"]}
+    flat["all_D"] = (flat["flops"] - 2 * n[0] * flat["inference_tokens"]) / flat["p_D"]
+    found.warn_beyond_data("compute_optimal", N=n[0], D=d[0], R=r[0])
+    return assemble(found, theta, n, (d, r, boundary), flat=flat, shape=shape, unit="FLOPs")
+
+
+class _Problem:
+    """One law, (S, 1) parameters, and flat budgets (M,)."""
+
+    def __init__(self, found: Surface, theta: Theta, flat: dict[str, np.ndarray], free: bool) -> None:
+        self.law, self.theta, self.flat, self.free = found.law, theta, flat, free
+        self.rows = next(iter(theta.values())).shape[0]
+        self.max_d = flat.get("max_D", np.full(len(flat["flops"]), np.inf))
+
+    def has_closed_form(self, low: np.ndarray, high: np.ndarray) -> bool:
+        if self.free or type(self.law) not in (Chinchilla, Log1p, Power, Hill, Rpower):
+            return False
+        if np.any(self.flat["inference_tokens"] > 0) or np.isfinite(self.max_d).any():
+            return False
+        with np.errstate(all="ignore"):
+            n = self.closed_form()
+        return bool(np.all((n > low) & (n < high)))
+
+    def closed_form(self) -> np.ndarray:
+        t, total = self.theta, self.theta.alpha + self.theta.beta
+        scale = np.exp(np.log(t.alpha * t.A / (t.beta * t.B)) / total)
+        compute = self.flat["flops"] - self.flat["store_flops"] * self.flat["R"]
+        return scale * (compute / 6) ** (t.beta / total)
+
+    def rest(self, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return D and R for models of n (S, M) parameters."""
+        f = self.flat
+        left = f["flops"] - 2 * n * f["inference_tokens"]
+        if not self.free:
+            d = np.minimum((left - f["store_flops"] * f["R"]) / (6 * n), self.max_d)
+            return d, np.broadcast_to(f["R"], n.shape)
+        most_r = f.get("max_R")
+        # a store that costs nothing gets a price so small that it takes 1e-12 of the budget to fill it
+        unpaid = left * 1e-12 / np.maximum(np.inf if most_r is None else most_r, 1.0)
+        price = np.where(f["store_flops"] > 0, f["store_flops"], unpaid)
+        r, d, _ = best_split(
+            self.law,
+            self.theta,
+            N=n,
+            budget=left,
+            p_D=6 * n,
+            p_R=price,
+            min_D=np.ones(1),
+            max_D=self.max_d,
+            max_R=most_r,
+        )
+        return d, r
+
+    def loss(self, n: np.ndarray) -> np.ndarray:
+        d, r = self.rest(n)
+        with np.errstate(all="ignore"):
+            return np.asarray(self.law.loss(n, d, r, self.theta))
+
+    def slope(self, n: np.ndarray) -> np.ndarray:
+        """Return dL/d ln N along the budget; by the envelope theorem R may be held at its optimum."""
+        d, r = self.rest(n)
+        slope_n, slope_d, _ = self.law.gradient(n, d, r, self.theta)
+        spent = (self.flat["flops"] - self.flat["store_flops"] * r) / (6 * n)
+        return n * slope_n - np.where(d < self.max_d, spent * slope_d, 0.0)
+
+    def search(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Take the best of a grid in ln N and bisect the slope between its neighbours."""
+        steps = np.linspace(0.0, 1.0, _N_NODES)
+        nodes = np.log(low) + (np.log(high) - np.log(low)) * steps[:, None]
+        values = np.stack([self.loss(np.broadcast_to(np.exp(x), (self.rows, len(low)))) for x in nodes])
+        best = np.argmin(np.where(np.isfinite(values), values, np.inf), axis=0)
+        cell = np.arange(len(low))
+        a, b = nodes[np.maximum(best - 1, 0), cell], nodes[np.minimum(best + 1, _N_NODES - 1), cell]
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (a + b)
+            rising = self.slope(np.exp(middle)) > 0
+            a, b = np.where(rising, a, middle), np.where(rising, middle, b)
+        refined, node = 0.5 * (a + b), nodes[best, cell]
+        old, new = self.loss(np.exp(node)), self.loss(np.exp(refined))
+        n = np.exp(np.where(new <= old + 1e-13 * np.abs(old), refined, node))
+        return np.clip(n, low, high)
+
+    def boundary(self, n: np.ndarray, d: np.ndarray, r: np.ndarray) -> np.ndarray:
+        limited = d >= self.max_d * (1 - 1e-12)
+        if not self.free:
+            return np.where(limited, "D=max", "interior")
+        most = self.flat.get("max_R", np.full(n.shape[1], np.inf))
+        return np.select([r <= 0, r >= most * (1 - 1e-12), limited], ["R=0", "R=max", "D=max"], "interior")

@@ -1,0 +1,134 @@
+"""How large a store has to be for most of what retrieval can give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ragscale.fitting._decision import Estimate, Surface, counts, refuse, surface
+from ragscale.fitting._law import Theta
+from ragscale.fitting._laws import EffectiveData, _GainLaw
+
+_NODES = 161
+_BISECTIONS = 60
+
+
+def critical_store(fit_or_bootstrap: Any, *, N: Any, D: Any, fraction: Any = 0.9, max_R: Any = None) -> Estimate:
+    r"""Return the smallest store R that realises a fraction q of the attainable gain.
+
+    The attainable gain is the largest :math:`L(N, D, 0) - L(N, D, R)` over R, without limit for laws whose gain
+    saturates (power, hill, effective_data, and interaction or multiplicative of those shapes), else over R up to
+    ``max_R``. In closed form :math:`K (q/(1-q))^{1/n}` (hill), :math:`R_0 ((1-q)^{-1/\gamma} - 1)` (power),
+    :math:`((1+\eta R_{max})^q - 1)/\eta` (log1p).
+
+    Parameters
+    ----------
+    fit_or_bootstrap : ManifoldFit, Bootstrap, or (law, parameters)
+    N, D : array-like
+        Counts.
+    fraction : array-like
+        q in (0, 1).
+    max_R : array-like, optional
+        The largest store considered. Needed where the gain grows without bound; a fit then takes the largest store of
+        its data, and the ``note`` says so.
+
+    Returns
+    -------
+    Estimate
+        Tokens; 0 where no store helps (``note`` says it in words).
+
+    Raises
+    ------
+    ConfigError
+        Listing everything wrong with the arguments.
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> law = {"E": 1.7, "A": 406, "alpha": 0.34, "B": 411, "beta": 0.28, "C": 0.2, "K": 3e9, "n": 1}
+    >>> f"{rs.critical_store(('hill', law), N=1e9, D=2e10):.3g}"
+    '2.7e+10'
+
+    References
+    ----------
+    .. [1] The fraction 0.9 of the largest observed gain: arXiv 2604.00715, code detect_saturation.py, there on six
+       noisy points.
+    """
+    found = surface(fit_or_bootstrap)
+    problems: list[str] = []
+    limit = {} if max_R is None else {"max_R": max_R}
+    given = counts(problems, N=N, D=D, fraction=fraction, **limit)
+    if "fraction" in given and np.any(given["fraction"] >= 1):
+        problems.append("fraction must be in (0, 1): all of a saturating gain takes an infinite store")
+    note = ""
+    if not limit and not _saturates(found):
+        largest = 0.0 if found.data is None else float(np.max(np.asarray(found.data["R"], np.float64)))
+        if largest > 0:
+            given["max_R"] = np.asarray(largest)
+            note = f"the gain has no bound; relative to the largest store of the data, R = {largest:.3g}"
+        else:
+            problems.append(f"the gain of the law {found.law.name!r} has no known bound: give max_R, the largest store")
+    refuse(problems, "critical_store")
+    shape = np.broadcast_shapes(*(a.shape for a in given.values()))
+    flat = {k: np.broadcast_to(a, shape).ravel() for k, a in given.items()}
+    if "max_R" not in flat:
+        flat["max_R"] = np.full(len(flat["N"]), np.inf)
+    theta = found.stacked()
+    with np.errstate(all="ignore"):
+        store = _search(found, theta, flat)
+    store = store.reshape(-1, *shape)
+    helpless = store[0] == 0
+    if helpless.any():
+        words = "retrieval does not help here: no store lowers the loss" + ("" if helpless.all() else " in some cells")
+        note = "; ".join(filter(None, [note, words]))
+    at = {name: np.broadcast_to(given[name], shape) for name in ("N", "D", "fraction")}
+    return Estimate.from_stacked("critical_store", found, store, at, note)
+
+
+def _saturates(found: Surface) -> bool:
+    if type(found.law) is EffectiveData or "R" not in found.law.variables:
+        return True
+    built_in = isinstance(found.law, _GainLaw) and type(found.law).__module__ == "ragscale.fitting._laws"
+    return built_in and found.law.gain.name in ("power", "hill")  # type: ignore[attr-defined]
+
+
+def _unlimited(found: Surface, theta: Theta, n: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """Return L(N, D, 0) - L(N, D, infinity) of a law whose gain saturates."""
+    law = found.law
+    none = law.loss(n, d, np.zeros_like(n), theta)
+    if "R" not in law.variables:
+        return np.zeros_like(none)
+    if type(law) is EffectiveData:
+        return theta.B * d**-theta.beta - (theta.offset if law.offset else 0.0)
+    # any scale where h = 1/2 exactly: the gain is proportional to h
+    hill = law.gain.name == "hill"  # type: ignore[attr-defined]
+    half = (theta.K if hill else theta.R0 * np.expm1(np.log(2.0) / theta.gamma)) + 0 * n
+    offset = theta.offset if law.offset else 0.0
+    return 2 * (none + offset - law.loss(n, d, half, theta)) - offset
+
+
+def _search(found: Surface, theta: Theta, flat: dict[str, np.ndarray]) -> np.ndarray:
+    """Find the first R on a fine logarithmic grid that reaches the target, then bisect ln R."""
+    law, n, d = found.law, flat["N"], flat["D"]
+    none = law.loss(n, d, np.zeros_like(n), theta)
+    limited = np.isfinite(flat["max_R"])
+    top = np.where(limited, np.log(flat["max_R"]), np.log(1e300))
+    bottom = np.minimum(0.0, top - 1.0)
+    nodes = bottom + (top - bottom) * np.linspace(0, 1, _NODES)[:, None]
+    gains = np.stack([none - law.loss(n, d, np.exp(x), theta) for x in nodes])
+    gains = np.where(np.isfinite(gains), gains, -np.inf)
+    most = gains.max(axis=0)
+    if not limited.all():
+        most = np.where(limited, most, _unlimited(found, theta, n, d))
+    target = flat["fraction"] * most
+    reached = gains >= target
+    first = np.argmax(reached, axis=0)
+    cell = np.arange(len(n))
+    high = nodes[first, cell]
+    low = np.where(first > 0, nodes[np.maximum(first - 1, 0), cell], bottom - 40.0)
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        enough = none - law.loss(n, d, np.exp(middle), theta) >= target
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return np.where(~(most > 0), 0.0, np.where(reached.any(axis=0), np.exp(high), np.inf))

@@ -1,0 +1,235 @@
+"""Where the curve of loss against pretraining tokens bends; always by a named definition."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from ragscale.fitting._decision import Surface, counts, refuse, scalar, surface
+from ragscale.fitting._law import Theta
+
+Definition = Literal["exchange", "curvature", "gain_fraction"]
+_NODES = 241
+_BISECTIONS = 60
+_MEANING = {
+    "exchange": "one more store token is worth as much as one more pretraining token at their prices",
+    "curvature": "the loss against ln D bends most",
+    "gain_fraction": "pretraining has given the stated fraction of what it can give",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Knee:
+    """A knee in D, with its definition.
+
+    Attributes
+    ----------
+    definition : str
+        ``"exchange"``, ``"curvature"`` or ``"gain_fraction"``; ``meaning`` says it in words.
+    N, R, D : float or ndarray
+        Parameters, store tokens, and the knee in pretraining tokens.
+    D_over_N, loss : float or ndarray
+    low, high : float or ndarray
+        Percentile interval of D; NaN without a bootstrap.
+    status : str or ndarray of str
+        ``"found"``; ``"below"``: already past the knee at the smallest D looked at, which is D; ``"above"``: not
+        reached at the largest D, which is D.
+    found_share : float or ndarray
+        Share of the replicates with status "found"; NaN without a bootstrap.
+    """
+
+    definition: str
+    meaning: str
+    N: Any
+    R: Any
+    D: Any
+    D_over_N: Any
+    loss: Any
+    low: Any
+    high: Any
+    status: Any
+    found_share: Any
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per element."""
+        names = ("N", "R", "D", "D_over_N", "loss", "low", "high", "status", "found_share")
+        return pd.DataFrame({"definition": self.definition, **{k: np.ravel(getattr(self, k)) for k in names}})
+
+    def _repr_html_(self) -> str:
+        return f"<p>Knee: where {html.escape(self.meaning)}</p>" + self.to_frame().to_html()
+
+
+def knee_point(
+    fit_or_bootstrap: Any,
+    *,
+    N: Any,
+    budget: Any = None,
+    R: Any = 0.0,
+    definition: Definition = "exchange",
+    fraction: float = 0.9,
+    price_ratio: Any = 1.0,
+    min_D: Any = None,
+) -> Knee:
+    r"""Find the knee of pretraining at fixed N and R, by a named definition.
+
+    ``"exchange"``
+        The D beyond which one more pretraining token is worth less than one more store token,
+        :math:`\rho(N, D, R) = p_R / p_D`; for additive laws
+        :math:`D = (\beta B\, p_R / (g'(R)\, p_D))^{1/(\beta+1)}`. At R = 0 this is the onset: retrieval pays for
+        budgets above it.
+    ``"curvature"``
+        Where L(ln D) has its largest curvature :math:`L'' / (1 + L'^2)^{3/2}`, with the loss in its own unit and ln D
+        natural; :math:`D = (\sqrt 2\, \beta B)^{1/\beta}` for a base :math:`B D^{-\beta}`. It changes when the loss is
+        measured in another unit (bits instead of nats): a property of the picture rather than of the model.
+    ``"gain_fraction"``
+        The smallest D at which pretraining has given ``fraction`` of the loss it removes between ``min_D`` and
+        ``budget``; without a budget, of all that infinite data would remove.
+
+    Parameters
+    ----------
+    fit_or_bootstrap : ManifoldFit, Bootstrap, or (law, parameters)
+    N, R : array-like
+        Counts. For "exchange" at R = 0 the worth of the first store token counts.
+    budget : array-like, optional
+        The largest D looked at; 1e18 tokens if left out.
+    definition : "exchange", "curvature" or "gain_fraction"
+    fraction : float
+        For "gain_fraction".
+    price_ratio : array-like
+        p_R / p_D, for "exchange".
+    min_D : array-like, optional
+        The smallest D looked at: by default the smallest of the fitted data for "gain_fraction", else 1.
+
+    Returns
+    -------
+    Knee
+
+    Raises
+    ------
+    ConfigError
+        Listing everything wrong with the arguments.
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> law = {"E": 1.7, "A": 406, "alpha": 0.34, "B": 411, "beta": 0.28, "C": 0.05, "eta": 1e-9}
+    >>> knee = rs.knee_point(("log1p", law), N=1e9)
+    >>> f"{knee.D:.3g}", knee.status
+    ('4.55e+09', 'found')
+    """
+    found = surface(fit_or_bootstrap)
+    problems: list[str] = []
+    if definition not in _MEANING:
+        problems.append(f"definition = {definition!r} must be one of {', '.join(_MEANING)}")
+    if definition == "gain_fraction" and min_D is None:
+        if found.data is None:
+            problems.append("definition='gain_fraction' needs min_D, the D that the gain is counted from")
+        else:
+            min_D = float(np.min(np.asarray(found.data["D"], np.float64)))
+    given = counts(
+        problems,
+        allow_zero=("R",),
+        N=N,
+        R=R,
+        budget=1e18 if budget is None else budget,
+        min_D=1.0 if min_D is None else min_D,
+        price_ratio=price_ratio,
+        fraction=fraction,
+    )
+    if not problems and np.any(given["budget"] <= given["min_D"]):
+        problems.append("budget, the largest D looked at, must be above min_D")
+    if not problems and np.any(given["fraction"] >= 1):
+        problems.append("fraction must be in (0, 1)")
+    refuse(problems, "knee_point")
+    shape = np.broadcast_shapes(*(a.shape for a in given.values()))
+    flat = {k: np.broadcast_to(a, shape).ravel() for k, a in given.items()}
+    theta = found.stacked()
+    with np.errstate(all="ignore"):
+        sign = _FUNCTIONS[definition](found, theta, flat, budget is None)
+        d, status = _first_crossing(sign, np.log(flat["min_D"]), np.log(flat["budget"]))
+    low, high = found.quantiles(d)
+    loss = found.law.loss(flat["N"], d[0], flat["R"], found.theta)
+
+    def shaped(values: np.ndarray) -> Any:
+        return scalar(np.reshape(values, shape))
+
+    share = (status[1:] == "found").mean(axis=0) if len(d) > 1 else np.full(len(flat["N"]), np.nan)
+    return Knee(
+        definition=definition,
+        meaning=_MEANING[definition],
+        N=shaped(flat["N"]),
+        R=shaped(flat["R"]),
+        D=shaped(d[0]),
+        D_over_N=shaped(d[0] / flat["N"]),
+        loss=shaped(loss),
+        low=shaped(low),
+        high=shaped(high),
+        status=shaped(status[0]),
+        found_share=shaped(share),
+    )
+
+
+Sign = Callable[[np.ndarray], np.ndarray]
+
+
+def _exchange(found: Surface, theta: Theta, flat: dict[str, np.ndarray], unlimited: bool) -> Sign:
+    """Positive where a store token is worth more than its price in pretraining tokens."""
+
+    def sign(x: np.ndarray) -> np.ndarray:
+        _, slope_d, slope_r = found.law.gradient(flat["N"], np.exp(x), flat["R"], theta)
+        return -slope_r + flat["price_ratio"] * slope_d
+
+    return sign
+
+
+def _curvature(found: Surface, theta: Theta, flat: dict[str, np.ndarray], unlimited: bool) -> Sign:
+    """Positive right of the largest curvature: minus its derivative."""
+    step = 1e-3
+
+    def slope(x: np.ndarray) -> np.ndarray:
+        _, slope_d, _ = found.law.gradient(flat["N"], np.exp(x), flat["R"], theta)
+        return np.exp(x) * slope_d
+
+    def curvature(x: np.ndarray) -> np.ndarray:
+        bend = (slope(x + step) - slope(x - step)) / (2 * step)
+        return np.abs(bend) / (1 + slope(x) ** 2) ** 1.5
+
+    return lambda x: curvature(x - step) - curvature(x + step)
+
+
+def _gain_fraction(found: Surface, theta: Theta, flat: dict[str, np.ndarray], unlimited: bool) -> Sign:
+    """Positive where more than the fraction has been gained."""
+
+    def loss(d: np.ndarray) -> np.ndarray:
+        return found.law.loss(flat["N"], d, flat["R"], theta)
+
+    start = loss(flat["min_D"])
+    end = loss(np.full_like(flat["N"], 1e300)) if unlimited else loss(flat["budget"])
+    target = start - flat["fraction"] * (start - end)
+    return lambda x: target - loss(np.exp(x))
+
+
+_FUNCTIONS = {"exchange": _exchange, "curvature": _curvature, "gain_fraction": _gain_fraction}
+
+
+def _first_crossing(sign: Sign, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first x where a function turns from negative to positive, as exp(x), and what was found."""
+    nodes = low + (high - low) * np.linspace(0, 1, _NODES)[:, None]
+    positive = np.stack([sign(x) > 0 for x in nodes])
+    turns = positive[1:] & ~positive[:-1]
+    first = np.argmax(turns, axis=0)
+    cell = np.arange(len(low))
+    a, b = nodes[first, cell], nodes[first + 1, cell]
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (a + b)
+        up = sign(middle) > 0
+        a, b = np.where(up, a, middle), np.where(up, middle, b)
+    found = turns.any(axis=0)
+    status = np.where(found, "found", np.where(positive[0], "below", "above"))
+    d = np.exp(np.where(found, 0.5 * (a + b), np.where(positive[0], low, high)))
+    return d, status

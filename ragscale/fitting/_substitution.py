@@ -1,0 +1,166 @@
+"""How many pretraining tokens each measured store was worth: the paper's sigma and kappa, and corrected ones."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from ragscale.errors import ConfigError, ResultsError
+from ragscale.fitting._decision import Surface, surface
+from ragscale.fitting._law import Theta
+from ragscale.fitting._laws import _BaseLaw
+from ragscale.results import average_seeds
+
+_PER = 1e9  # kappa is a drop per 1e9 store tokens
+_PAPER_LIMIT = 1e4  # the paper's script drops larger sigmas
+_BISECTIONS = 80
+_LOG_D = (-20.0, 230.0)  # beyond exp(230) = 1e100 tokens a value counts as unreachable by data
+
+
+def substitution(
+    results: Any, fit_or_bootstrap: Any, *, convention: Literal["corrected", "paper"] = "corrected"
+) -> pd.DataFrame:
+    r"""Measure what each store was worth in pretraining tokens.
+
+    The fitted curve without retrieval, L(N, D, 0), turns a measured value into the data that would give it:
+    D_eff(v) solves :math:`L(N, D_{eff}, 0) = v`; for a base :math:`E + A N^{-\alpha} + B D^{-\beta}` it is
+    :math:`((v - E - A N^{-\alpha})/B)^{-1/\beta}`.
+
+    ``"corrected"``
+        :math:`\sigma = (D_{eff}(v_R) - D_{eff}(v_0)) / R` for every measured R, with :math:`v_0` the measured value
+        at R = 0 of the same N and D: what the curve misses at R = 0 cancels. Negative values (retrieval hurt) stay. A
+        value better than any amount of data would give is ``"censored"``: D_eff and sigma are infinite, a lower bound
+        and not a gap. ``multiplier`` = :math:`D_{eff}(v_R) / D_{eff}(v_0)` does not divide by the size of the store.
+    ``"paper"``
+        :math:`\sigma = (D_{eff}(v_R) - D) / R` at the best measured R of each (N, D) only; censored values, and
+        :math:`|\sigma| > 10^4`, are dropped (``attrs["dropped"]`` counts them). The misfit of the curve at R = 0 is
+        then booked as a gain from retrieval, and the best of several noisy stores is taken for the truth.
+
+    In both, :math:`\kappa = (v_0 - v_R) / (R / 10^9)` in the unit of the metric, positive where retrieval helped.
+
+    Parameters
+    ----------
+    results : DataFrame
+        A results table with R = 0 and R > 0 at the same N and D. Seeds are averaged.
+    fit_or_bootstrap : ManifoldFit, Bootstrap, or (law, parameters)
+        Whose L(N, D, 0) is the baseline curve; fitted to the same task and metric.
+    convention : "corrected" or "paper"
+
+    Returns
+    -------
+    DataFrame
+        One row per measured (N, D, R), or per (N, D) for the paper's: ``value, baseline, D_eff, D_eff_baseline, sigma,
+        multiplier, kappa, status`` ("ok", "negative", "censored", "baseline censored"), ``D_over_N``, and with a
+        bootstrap ``sigma_low, sigma_high`` for the uncertainty of the curve.
+
+    Raises
+    ------
+    ConfigError
+        When the convention is unknown.
+    ResultsError
+        When the table is malformed, or no cell has both R = 0 and R > 0.
+
+    References
+    ----------
+    .. [1] arXiv 2604.00715, Tables 9 and 10 (sigma, kappa); its script computes D_eff of the baseline and does not use
+       it.
+    """
+    if convention not in ("corrected", "paper"):
+        raise ConfigError(f"convention = {convention!r} must be 'corrected' or 'paper'")
+    found = surface(fit_or_bootstrap)
+    table = _pairs(average_seeds(results))
+    n, d, r = (table[c].to_numpy() for c in ("N", "D", "R"))
+    theta = found.stacked()
+    with np.errstate(all="ignore"):
+        effective = _effective_data(found, theta, n, _latent(found, table["value"].to_numpy()))
+        baseline = _effective_data(found, theta, n, _latent(found, table["baseline"].to_numpy()))
+        reference = baseline if convention == "corrected" else np.broadcast_to(d, baseline.shape)
+        sigma = (effective - reference) / r
+    rises = _rises(found)
+    table["D_eff"], table["D_eff_baseline"] = effective[0], baseline[0]
+    table["sigma"] = sigma[0]
+    with np.errstate(all="ignore"):
+        table["multiplier"] = effective[0] / baseline[0]
+    table["kappa"] = (table["value"] - table["baseline"]) * (1 if rises else -1) / (r / _PER)
+    table["status"] = np.select(
+        [np.isinf(baseline[0]) & (convention == "corrected"), np.isinf(effective[0]), sigma[0] < 0],
+        ["baseline censored", "censored", "negative"],
+        "ok",
+    )
+    if len(sigma) > 1:
+        low, high = found.quantiles(np.where(np.isnan(sigma), np.inf, sigma))
+        table["sigma_low"], table["sigma_high"] = low, high
+    if convention == "paper":
+        table = _as_in_the_paper(table, rises)
+    table.attrs = {**table.attrs, "convention": convention}
+    return table.reset_index(drop=True)
+
+
+def _pairs(table: Any) -> pd.DataFrame:
+    """Put the value without retrieval beside every value with it."""
+    keys = [c for c in ("N", "D", "task", "metric", "split") if c in table]
+    zero = table[table["R"] == 0]
+    repeated = zero.duplicated(keys)
+    if repeated.any():
+        extra = [c for c in table.columns if c not in keys and zero[c].nunique() > 1]
+        raise ResultsError(
+            f"{int(repeated.sum())} cells have several rows with R = 0, which differ in {', '.join(extra)}: keep one"
+        )
+    stores = table[table["R"] > 0].merge(
+        zero[[*keys, "value"]].rename(columns={"value": "baseline"}), on=keys, how="left", validate="many_to_one"
+    )
+    alone = int(stores["baseline"].isna().sum())
+    stores = stores[stores["baseline"].notna()].reset_index(drop=True)
+    if stores.empty:
+        raise ResultsError("substitution needs rows with R = 0 and R > 0 at the same N and D; there is no such pair")
+    named = [c for c in ("task", "metric", "split", "retriever", "k", "condition") if c in stores]
+    out = stores[[*named, "N", "D", "R", "value", "baseline"]].copy()
+    out.insert(len(named) + 3, "D_over_N", out["D"] / out["N"])
+    out.attrs = {"without_baseline": alone}
+    return out
+
+
+def _latent(found: Surface, values: np.ndarray) -> np.ndarray:
+    return np.asarray(values if found.link is None else found.link.latent(values), np.float64)
+
+
+def _rises(found: Surface) -> bool:
+    """Whether a higher metric is better: what the link makes of a falling loss."""
+    if found.link is None:
+        return False
+    high, low = np.asarray(found.link.metric(np.array([1.0, 2.0])))
+    return bool(high > low)
+
+
+def _effective_data(found: Surface, theta: Theta, n: np.ndarray, loss: np.ndarray) -> np.ndarray:
+    """Return D with L(N, D, 0) = loss, (S, M); infinite where no amount of data gives that loss."""
+    if isinstance(found.law, _BaseLaw) and type(found.law).__module__ == "ragscale.fitting._laws":
+        left = loss - theta.E - theta.A * n**-theta.alpha
+        return np.where(left > 0, (np.maximum(left, 0) / theta.B) ** (-1.0 / theta.beta), np.inf)
+    shape = np.broadcast_shapes((next(iter(theta.values())).shape[0], 1), loss.shape)
+    low, high = np.full(shape, _LOG_D[0]), np.full(shape, _LOG_D[1])
+    none = np.zeros_like(n)
+    unreachable = ~(found.law.loss(n, np.exp(high), none, theta) < loss)
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        worse = found.law.loss(n, np.exp(middle), none, theta) > loss
+        low, high = np.where(worse, middle, low), np.where(worse, high, middle)
+    return np.where(unreachable, np.inf, np.exp(0.5 * (low + high)))
+
+
+def _as_in_the_paper(table: Any, rises: bool) -> pd.DataFrame:
+    keys = [c for c in ("task", "metric", "split", "N", "D") if c in table]
+    better = table["value"] * (1 if rises else -1)
+    best = table.loc[better.groupby([table[c] for c in keys], sort=False).idxmax()]
+    kept = np.isfinite(best["sigma"]) & (best["sigma"].abs() <= _PAPER_LIMIT)
+    out = best[kept].copy()
+    positive = out["sigma"].to_numpy()[out["sigma"].to_numpy() > 0]
+    out.attrs = {
+        **table.attrs,
+        "dropped": int((~kept).sum()),
+        "geometric_mean_sigma": float(np.exp(np.log(positive).mean())) if len(positive) else float("nan"),
+        "median_kappa": float(best["kappa"].median()),
+    }
+    return out
