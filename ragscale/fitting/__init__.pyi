@@ -32,3 +32,12 @@ from ._decision import Estimate as Estimate
 from ._exchange import exchange_rate as exchange_rate
 from ._knee import Knee as Knee
 from ._knee import knee_point as knee_point
+from ._reading_threshold import reading_threshold as reading_threshold
+from ._substitution import substitution as substitution
+from ._bootstrap import Bootstrap as Bootstrap
+from ._bootstrap import Calibration as Calibration
+from ._bootstrap import Interval as Interval
+from ._bootstrap import backtest as backtest
+from ._bootstrap import bootstrap as bootstrap
+from ._profile import Profile as Profile
+from ._profile import profile as profile

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,6 +97,20 @@ class Problem:
         self.start = [self._start_range(p) for p in (*self.nonlinear, *link.parameters)]
         self._by_name = by_name
 
+    def with_observations(self, y: np.ndarray) -> Problem:
+        """Return the problem with other observations, one row (n,) per replicate."""
+        return self._with_table(replace(self.table, y=y))
+
+    def part(self, index: Any) -> Problem:
+        """Return the problem of some replicates; the same one unless replicates have their own observations."""
+        return self if self.table.y.ndim == 1 else self._with_table(replace(self.table, y=self.table.y[index]))
+
+    def _with_table(self, table: Table) -> Problem:
+        other = copy(self)
+        other.table = table
+        other.log_y = np.log(table.y) if self.space == "log" else None
+        return other
+
     # Parameters ----------------------------------------------------------------------------------------------------
 
     def _is_signed(self, parameter: Parameter) -> bool:
@@ -171,7 +186,7 @@ class Problem:
     def columns(self, u: np.ndarray, slopes: bool = True) -> Columns:
         """Evaluate the columns, normalised, and how they change with the nonlinear parameters."""
         values = self.values(u)
-        S, n = len(u), len(self.table.y)
+        S, n = len(u), len(self.table.n)
         with np.errstate(all="ignore"):
             raw = self._raw(values)
             by_parameter = self._raw_slopes(u, values, raw) if slopes else {}
@@ -243,7 +258,7 @@ class Problem:
 
     def latent(self, columns: Columns, c: np.ndarray) -> np.ndarray:
         """Return f = sum of c * column, (S, n)."""
-        f = np.matmul(c[:, None, :], columns.phi)[:, 0] if self.k else np.zeros((len(c), len(self.table.y)))
+        f = np.matmul(c[:, None, :], columns.phi)[:, 0] if self.k else np.zeros((len(c), len(self.table.n)))
         return f if columns.rest is None else f + columns.rest
 
     def tangents(self, columns: Columns, c: np.ndarray, out: np.ndarray) -> None:

@@ -5,7 +5,7 @@
 2. `refine`, far from the optimum: Levenberg-Marquardt on the variable-projection residual, with secant weights
    ``w = psi(log f/y) / (f (f - y))``, whose fixed point is stationary for the *robust* objective itself, not for an
    approximation.
-   ``w = psi(log f/y) / (f (f - y))``, whose fixed point is stationary for the *robust* objective, not for an
+3. `refine`, near it: damped Newton steps on all parameters with the exact Hessian. Re-weighted least squares alone
    crawls when delta is small (the objective is nearly an L1 norm); Newton's method does not.
 
 All replicates run in one batch. References: Golub and Pereyra 1973, SIAM J. Numer. Anal. 10(2); Kaufman 1975, BIT 15.
@@ -206,7 +206,7 @@ def _scatter(problem: Problem, extra: np.ndarray, limit: int, weight: np.ndarray
     u = np.hstack([low + points * (high - low), np.tile(extra, (len(points), 1))])
     target, omega = _linearised(problem, extra)
     values, coefficients = [], []
-    size = max(1, _BLOCK // (len(problem.table.y) * max(problem.k, 1)))
+    size = max(1, _BLOCK // (len(problem.table.n) * max(problem.k, 1)))
     for first in range(0, len(u), size):
         part = u[first : first + size]
         columns = problem.columns(part, slopes=False)
@@ -243,11 +243,11 @@ def refine(problem: Problem, c: np.ndarray, u: np.ndarray, weight: np.ndarray, *
     project : int
         Largest number of variable-projection steps before Newton's method.
     """
-    size = max(1, _BLOCK // (len(problem.table.y) * (problem.k + problem.m + problem.l)))
+    size = max(1, _BLOCK // (len(problem.table.n) * (problem.k + problem.m + problem.l)))
     parts = []
     for first in range(0, len(u), size):
         rows = slice(first, first + size)
-        part = _Batch(problem, c[rows].copy(), u[rows].copy(), weight[rows])
+        part = _Batch(problem.part(rows), c[rows].copy(), u[rows].copy(), weight[rows])
         if problem.link.name in {"identity", "log"} and problem.k:
             part.run(_projection_step, project, tolerance=1e-5)
         else:
@@ -276,11 +276,13 @@ class _Batch:
         active = np.arange(len(self.u))
         self.converged[:] = False
         quiet = np.zeros(len(self.u), dtype=int)
-        floor = 1e-30 * len(problem.table.y)
+        floor = 1e-30 * len(problem.table.n)
         for _ in range(limit):
             if not active.size:
                 return
-            state = _State(problem, self.c[active], self.u[active], self.weight[active], self.value[active])
+            state = _State(
+                problem.part(active), self.c[active], self.u[active], self.weight[active], self.value[active]
+            )
             c, u, value, predicted = step(state, damping[active])
             better = value < state.value
             chosen = active[better]
