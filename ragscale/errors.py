@@ -62,5 +62,9 @@ class EvaluationWarning(RagscaleWarning):
     """An evaluation ran, but not all of it means what it seems to: questions left out, prompts cut, a slow path."""
 
 
+class TruncationWarning(RagscaleWarning):
+    """Texts are longer than what an encoder or model reads of them."""
+
+
 class ResultsWarning(RagscaleWarning):
     """A results table is valid but probably not what was meant."""

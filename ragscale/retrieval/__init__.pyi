@@ -1,6 +1,13 @@
 from ._base import Retriever as Retriever
 from ._base import passages_digest as passages_digest
 from ._bm25 import BM25Retriever as BM25Retriever
+from ._dense import DenseRetriever as DenseRetriever
+from ._encoder import Encoder as Encoder
+from ._encoder import Truncation as Truncation
+from ._encoder_lsa import LsaEncoder as LsaEncoder
+from ._encoder_transformer import CheckpointEncoder as CheckpointEncoder
+from ._encoder_transformer import SentenceTransformerEncoder as SentenceTransformerEncoder
+from ._encoder_transformer import TransformerEncoder as TransformerEncoder
 from ._filters import ContainsQuestion as ContainsQuestion
 from ._filters import FilteredRetriever as FilteredRetriever
 from ._filters import FromDocuments as FromDocuments

@@ -1,0 +1,251 @@
+"""The base class of every encoder: texts in, one vector each out, the same vector whatever else is in the batch."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ragscale._files import read_json, value_digest, write_json
+from ragscale.errors import CheckpointError, ConfigError
+from ragscale.retrieval._base import _bind, _class_named, _is_json, _name
+
+Kind = Literal["passage", "query"]
+Vectors = NDArray[np.float32]
+
+_SCHEMA, _VERSION = "ragscale.encoder", 1
+_DESCRIPTION = "encoder.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """How much of the texts did not fit into the encoder's window.
+
+    Parameters
+    ----------
+    n_texts, n_truncated : int
+        Texts encoded, and how many of them were cut.
+    n_tokens, n_tokens_lost : int
+        Tokens of all texts before cutting, and how many the encoder never saw.
+    """
+
+    n_texts: int = 0
+    n_truncated: int = 0
+    n_tokens: int = 0
+    n_tokens_lost: int = 0
+
+    def __add__(self, other: Truncation) -> Truncation:
+        return Truncation(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: Truncation) -> Truncation:
+        return Truncation(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+class Encoder(ABC):
+    """Turn texts into vectors whose inner products say how well a passage answers a query.
+
+    A subclass writes `dim` and `_encode`. An encoder with something to learn from texts also writes `is_fitted` and
+    `_fit`, and keeps what it learned with `_save` and `_load`. The constructor should only keep its arguments: they
+    are recorded and stored with an index.
+
+    A text's vector must depend on that text alone. Batches of changing shape change the last bits of a neural
+    network's output; then a search for one query need not equal the same query in a batch. `check_encoder` tests it.
+
+    Examples
+    --------
+    >>> class Letters(Encoder):
+    ...     dim = 26
+    ...
+    ...     def _encode(self, texts, kind):
+    ...         return [[text.count(chr(97 + i)) for i in range(26)] for text in texts]
+    >>> Letters().encode(["abba", "cab"])[:, :3]
+    array([[2., 2., 0.],
+           [1., 1., 1.]], dtype=float32)
+    """
+
+    _arguments: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        self._arguments = _bind(cls, args, kwargs)
+        return self
+
+    # What a subclass writes
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Length of a vector."""
+
+    @abstractmethod
+    def _encode(self, texts: Sequence[str], kind: Kind) -> ArrayLike:
+        """Return one vector per text, shape (n_texts, dim); there is at least one text."""
+
+    def _fit(self, texts: Sequence[str]) -> None:  # noqa: B027
+        """Learn from texts (at least one); by default there is nothing to learn."""
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the encoder can encode; False before `fit` for one that learns."""
+        return True
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """Return JSON-able values that differ whenever vectors would; by default the constructor's arguments."""
+        unknown = sorted(name for name, value in self._arguments.items() if not _is_json(value))
+        if unknown:
+            raise ConfigError(
+                f"{type(self).__name__} holds {', '.join(unknown)}, which cannot be written as JSON: "
+                "define _fingerprint() to return values that identify it, or its vectors cannot be cached or saved"
+            )
+        return dict(self._arguments)
+
+    def _save(self, directory: Path) -> None:  # noqa: B027
+        """Write what `_fit` learned into an existing directory; by default nothing."""
+
+    def _load(self, directory: Path) -> None:  # noqa: B027
+        """Read what `_save` wrote."""
+
+    # What a user calls
+
+    def encode(self, texts: str | Sequence[str], kind: Kind = "passage") -> Vectors:
+        """Encode texts.
+
+        Parameters
+        ----------
+        texts : str or sequence of str
+            One text gives one row.
+        kind : {"passage", "query"}
+            Which side of the search; many encoders prompt queries differently.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_texts, dim)
+
+        Raises
+        ------
+        ConfigError
+            When a text is no string, the encoder is not fitted, or it returned something else than finite vectors.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        wrong = [f"text {i} is a {type(text).__name__}" for i, text in enumerate(texts) if not isinstance(text, str)]
+        if wrong:
+            raise ConfigError(f"texts must be strings: {'; '.join(wrong[:10])}")
+        if kind not in {"passage", "query"}:
+            raise ConfigError(f"kind must be 'passage' or 'query', got {kind!r}")
+        if not self.is_fitted:
+            raise ConfigError(f"this {type(self).__name__} has not learned from any text yet: call fit(texts) first")
+        if not texts:
+            return np.zeros((0, self.dim), np.float32)
+        vectors = np.ascontiguousarray(self._encode([_well_formed(text) for text in texts], kind), dtype=np.float32)
+        if vectors.shape != (len(texts), self.dim):
+            raise ConfigError(
+                f"{type(self).__name__} returned vectors of shape {vectors.shape}, expected ({len(texts)}, {self.dim})"
+            )
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            row = int(np.flatnonzero(~finite)[0])
+            raise ConfigError(f"{type(self).__name__} returned a vector that is not finite for {texts[row][:80]!r}")
+        return vectors
+
+    def encode_passages(self, texts: str | Sequence[str]) -> Vectors:
+        """Encode texts as passages, shape (n_texts, dim)."""
+        return self.encode(texts, "passage")
+
+    def encode_queries(self, texts: str | Sequence[str]) -> Vectors:
+        """Encode texts as queries, shape (n_texts, dim)."""
+        return self.encode(texts, "query")
+
+    def fit(self, texts: Iterable[str]) -> Self:
+        """Learn from texts, where there is something to learn; return the encoder itself."""
+        texts = list(texts)
+        if not texts:
+            raise ConfigError("there is no text to fit on")
+        self._fit(texts)
+        return self
+
+    def fitted(self, texts: Iterable[str]) -> Self:
+        """Return the encoder itself if it is fitted, else a copy that learned from the texts."""
+        return self if self.is_fitted else copy.copy(self).fit(texts)
+
+    def truncation(self, kind: Kind = "passage") -> Truncation:
+        """Return how much of all texts of this kind encoded so far was cut off; by default nothing is counted."""
+        return Truncation()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that names this encoder: equal digests mean equal vectors, up to the machine's rounding."""
+        return value_digest({"class": _name(type(self)), **self._fingerprint()})
+
+    def describe(self) -> dict[str, Any]:
+        """Return the encoder's kind, dimensions and arguments, and how much text was cut off if it counts that."""
+        arguments = {name: value for name, value in self._arguments.items() if _is_json(value)}
+        return {"encoder": type(self).__name__, "dim": self.dim, "parameters": arguments}
+
+    @property
+    def is_storable(self) -> bool:
+        """Whether `save` works: every argument of the constructor can be written as JSON."""
+        return all(_is_json(value) for value in self._arguments.values())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the constructor's arguments, what was learned, and the digest into a directory."""
+        if not self.is_storable:
+            names = sorted(name for name, value in self._arguments.items() if not _is_json(value))
+            raise ConfigError(f"{type(self).__name__} cannot be saved: {', '.join(names)} cannot be written as JSON")
+        directory = Path(path)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._save(directory)
+        description = {"class": _name(type(self)), "arguments": self._arguments, "digest": self.digest}
+        write_json(directory / _DESCRIPTION, description, schema=_SCHEMA, version=_VERSION)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read an encoder that `save` wrote, and check that it still is the same one.
+
+        Raises
+        ------
+        CheckpointError
+            When its files are damaged, or its weights are no longer those it was saved with.
+        """
+        directory = Path(path)
+        description = read_json(directory / _DESCRIPTION, schema=_SCHEMA, version=_VERSION)
+        kind = _class_named(cls, description["class"], directory)
+        signature = inspect.signature(kind)
+        arguments = {name: value for name, value in description["arguments"].items() if name in signature.parameters}
+        bound = _by_position(signature, arguments)
+        self = kind(*bound.args, **bound.kwargs)
+        self._load(directory)
+        if self.digest != description["digest"]:
+            raise CheckpointError(
+                f"{directory}: the encoder has changed since it was saved (digest {self.digest[:12]}, "
+                f"then {description['digest'][:12]}): its vectors no longer belong to this index"
+            )
+        return self
+
+
+def _well_formed(text: str) -> str:
+    """Replace half characters (lone surrogates), which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _by_position(signature: inspect.Signature, arguments: dict[str, Any]) -> inspect.BoundArguments:
+    ordered = {name: arguments[name] for name in signature.parameters if name in arguments}
+    return inspect.BoundArguments(signature, ordered)  # type: ignore[arg-type]
+
+
+def unit_length(vectors: NDArray[Any]) -> Vectors:
+    """Scale each row to length 1, row by row in float64; a row of zeros stays."""
+    wide = np.asarray(vectors, dtype=np.float64)
+    length = np.sqrt((wide * wide).sum(axis=-1, keepdims=True))
+    return (wide / np.where(length > 0, length, 1.0)).astype(np.float32)
