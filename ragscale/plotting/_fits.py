@@ -48,7 +48,7 @@ def parity(fit: ManifoldFit, *, ax: Axes | None = None) -> Axes:
 
 
 def residuals(fit: ManifoldFit, *, against: str = "D", ax: Axes | None = None) -> Axes:
-    """Plot relative residuals, in percent, against ``"N"``, ``"D"`` or ``"R"``; a trend says that the law misses something.
+    """Plot relative residuals, in percent, against ``"N"``, ``"D"`` or ``"R"``; a trend is what the law misses.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def slices(
                 ax.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
     _log_axis(ax, store if along == "R" else np.asarray(data["D"], dtype=float))
     ax.set(xlabel=_LABELS[along], ylabel=_metric(point))
-    ax.legend(fontsize="small")
+    ax.legend(fontsize="x-small", ncols=2 if along == "D" else 1)
     return ax
 
 
@@ -177,12 +177,14 @@ def contours(
         on_line = np.geomspace(d_range[0], min(d_range[1], total * (1 - 1e-6)), 300)
         ax.plot(on_line, total - on_line, ":", color="0.45", lw=1)
         ax.annotate(f"T = {_count(total)}", (on_line[0], total - on_line[0]), fontsize=7, color="0.35", va="bottom")
+    curve = optimal_allocation(fit, N=N, budget=np.geomspace(totals.min(), totals.max(), 60))
     best = optimal_allocation(fit, N=N, budget=totals)
-    frontier = np.asarray(best.R) > 0
-    ax.plot(np.asarray(best.D)[frontier], np.asarray(best.R)[frontier], "o-", color="crimson", ms=5, label="best split")
-    if not frontier.all():
-        corner = np.asarray(best.D)[~frontier]
-        ax.plot(corner, np.full(corner.shape, r_range[0]), "v", color="crimson", ms=6, label="best split: no store")
+    ax.plot(curve.D, np.maximum(curve.R, r_range[0]), "-", color="crimson", lw=1.5)
+    with_store = r_range[0] < best.R
+    ax.plot(best.D[with_store], best.R[with_store], "o", color="crimson", ms=5, label="best split")
+    if not with_store.all():
+        corner = best.D[~with_store]
+        ax.plot(corner, np.full(corner.shape, r_range[0]), "v", color="crimson", ms=7, clip_on=False, label="no store")
     ax.set(xscale="log", yscale="log", xlim=d_range, ylim=r_range, xlabel=_LABELS["D"], ylabel=_LABELS["R"])
     ax.set_title(f"{_metric(fit)} at N = {_count(N)}")
     ax.legend(fontsize="small", loc="upper left")
@@ -209,15 +211,9 @@ def allocation(
     for size, colour in _colours(np.asarray(N, dtype=float)):
         best = optimal_allocation(fit, N=size, budget=totals)
         ax.plot(totals, 100 * np.asarray(best.share), "-", color=colour, lw=1.6, label=_count(size))
-        if best.share_low is not None and best.share_high is not None:
-            ax.fill_between(
-                totals,
-                100 * np.asarray(best.share_low),
-                100 * np.asarray(best.share_high),
-                color=colour,
-                alpha=0.18,
-                lw=0,
-            )
+        if best.replicates:
+            low, high = best.interval("share")
+            ax.fill_between(totals, 100 * np.asarray(low), 100 * np.asarray(high), color=colour, alpha=0.18, lw=0)
     ax.set(xscale="log", xlabel="budget T = D + R (tokens)", ylabel="best share of the store (%)", ylim=(-2, 102))
     ax.legend(title="N", fontsize="small")
     return ax
@@ -334,5 +330,6 @@ def _log_axis(ax: Axes, values: np.ndarray) -> None:
     positive = values[values > 0]
     if positive.size and (values == 0).any():
         ax.set_xscale("symlog", linthresh=float(positive.min()) / 2)
+        ax.set_xlim(left=-float(positive.min()) / 10)
     elif positive.size:
         ax.set_xscale("log")
