@@ -272,7 +272,8 @@ class _Rows(NamedTuple):
     flops: np.ndarray
 
     def frame(self) -> pd.DataFrame:
-        return pd.DataFrame({"N": self.n, "D": self.d, "R": 0.0, "value": self.value})
+        run = np.arange(len(self.n))  # repeated runs of one (N, D) are measurements of their own
+        return pd.DataFrame({"N": self.n, "D": self.d, "R": 0.0, "value": self.value, "run": run})
 
 
 def _rows(results: pd.DataFrame, what: str) -> _Rows:

@@ -93,6 +93,7 @@ class LossToError(SeparableLaw):
     0.536
     """
 
+    link: ClassVar[str] = "identity"
     name = "loss_to_error"
     formula = "epsilon - k exp(-gamma loss)"
     reference = "Gadre et al. 2024, arXiv 2403.08540, eq. 5"

@@ -132,7 +132,8 @@ def fit_two_stage(results: pd.DataFrame, *, loss: str = "loss", accuracy: str = 
     missing = [name for name in ("N", "D", loss, accuracy) if name not in results]
     if missing:
         raise ResultsError(f"fit_two_stage needs the columns {', '.join(missing)}; the table has {list(results)}")
-    plain = results[["N", "D"]].astype(float).assign(R=0.0)
+    run = results["run"] if "run" in results else np.arange(len(results))
+    plain = results[["N", "D"]].astype(float).assign(R=0.0, run=run)
     first = fit_manifold(plain.assign(value=results[loss].astype(float)), law="chinchilla", link="identity", **options)
     second = fit_manifold(
         plain.assign(value=results[accuracy].astype(float), loss=results[loss].astype(float)),
