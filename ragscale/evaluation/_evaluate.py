@@ -294,10 +294,11 @@ def _sample(cell: Cell, prepared: PreparedPrompts, asked: Any, known: dict[str, 
 
 def _results(samples: pd.DataFrame, prepared: PreparedPrompts, identity: Mapping[str, Any]) -> pd.DataFrame:
     settings = prepared.settings
-    rows = []
+    rows: list[dict[str, Any]] = []
+    start = 0
     for cell in prepared.cells:
-        mine = samples[(samples["task"] == cell.task.name) & (samples["condition"] == cell.condition)]
-        mine = mine[mine["R"] == cell.R]
+        mine = samples.iloc[start : start + len(cell.asked)]
+        start += len(cell.asked)
         with_evidence = cell.condition != "closed-book"
         from_store = cell.condition not in ("closed-book", "oracle")
         shared = {
@@ -305,44 +306,44 @@ def _results(samples: pd.DataFrame, prepared: PreparedPrompts, identity: Mapping
             "retriever": settings["retriever"] if from_store else "none",
             "query": settings["query"] if cell.condition.startswith("retrieved") else "none",
             "n_shot": settings["n_shot"],
-            "hit_rate": _share(mine["hit"]),
-            "answer_in_store": _share(mine["answer_in_store"]),
-            "n_cut": int(mine["cut"].sum()),
+            "hit_rate": _share(mine["hit"].tolist()),
+            "answer_in_store": _share(mine["answer_in_store"].tolist()),
+            "n_cut": sum(mine["cut"].tolist()),
             "n_left_out": len(cell.left_out),
             "prompts": cell.digest[:12],
         }
-        for metric in summarise(mine):
-            rows.append(
-                {
-                    "N": identity["N"],
-                    "D": identity["D"],
-                    "R": float(cell.R),
-                    "value": metric.pop("value"),
-                    "task": cell.task.name,
-                    "metric": metric.pop("metric"),
-                    "seed": identity["seed"],
-                    "N_total": identity["N_total"],
-                    "condition": cell.condition,
-                    **metric,
-                    **shared,
-                }
-            )
+        rows += [
+            {
+                "N": identity["N"],
+                "D": identity["D"],
+                "R": float(cell.R),
+                "value": metric.pop("value"),
+                "task": cell.task.name,
+                "metric": metric.pop("metric"),
+                "seed": identity["seed"],
+                "N_total": identity["N_total"],
+                "condition": cell.condition,
+                **metric,
+                **shared,
+            }
+            for metric in summarise(mine)
+        ]
     return pd.DataFrame(rows)
 
 
-def _share(column: pd.Series) -> float:
-    known = column.dropna()
-    return float(known.astype(float).mean()) if len(known) else float("nan")
+def _share(column: Sequence[Any]) -> float:
+    known = [float(value) for value in column if not pd.isna(value)]
+    return sum(known) / len(known) if known else float("nan")
 
 
 def _warn_about_cuts(samples: pd.DataFrame) -> None:
     for column, what in (("n_question_tokens_cut", "the question"), ("n_answer_tokens_cut", "an answer")):
-        rows = samples[samples[column] > 0]
-        if len(rows):
-            first = rows.iloc[0]
+        rows = samples.loc[samples[column] > 0, ["id", "task"]].to_numpy().tolist()
+        if rows:
+            first, task = rows[0]
             warnings.warn(
                 f"{len(rows)} prompts did not fit even without passages: {what} was cut (the first: question "
-                f"{first['id']!r} of {first['task']!r}); the column {column!r} of the samples counts the tokens",
+                f"{first!r} of {task!r}); the column {column!r} of the samples counts the tokens",
                 EvaluationWarning,
                 stacklevel=3,
             )

@@ -1,15 +1,19 @@
-"""From text to tokens: contexts that fit, cut where it hurts least, and split from what is scored as lm-eval splits it."""
+"""From text to tokens: contexts that fit, cut where it hurts least, split from what is scored as lm-eval does."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from ragscale.evaluation._language_model import LanguageModel, ScoreRequest, Tokens
 from ragscale.evaluation._prompts import PromptTemplate
 
 _TAIL = 240  # characters at the end of a long context that are encoded again with each continuation
 _CHECKED = 8  # long contexts per call whose shortcut is compared with encoding everything
+_CLEARLY = 8  # tokens over the limit from which an estimate of the length is acted on
+
+Pair = tuple[list[int], list[list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,25 @@ class Fitted:
     cut: Cut
 
 
+@dataclass(slots=True)
+class _Plan:
+    """A prompt on its way: the passages as they were (``full``, ``lengths``) and as they are now."""
+
+    draft: Draft
+    cut: Cut
+    full: tuple[str, ...]
+    lengths: list[int]
+    passages: tuple[str, ...]
+    shots: tuple[str, ...]
+    text: str = ""
+    remaining: int = 0
+    room: int = 0
+
+    @property
+    def can_shrink(self) -> bool:
+        return bool(self.passages or self.shots)
+
+
 class Fitter:
     """Fits drafts into a model's context; remembers the tokens of every passage it has seen."""
 
@@ -55,58 +78,83 @@ class Fitter:
         self.model, self.template, self.max_length = model, template, max_length
         self.start: Tokens = tuple(getattr(model, "start", ()))
         self._tokens: dict[str, list[int]] = {}
+        self._done: dict[Draft, Fitted] = {}
 
     def fit(self, drafts: Sequence[Draft]) -> list[Fitted]:
-        """Return every draft in tokens, cut where it is too long."""
+        """Return every draft in tokens, cut where it is too long.
+
+        All passages of a prompt are shortened to one level; worked examples are dropped only after the passages, and
+        the question is cut last, from the left. Drafts that were seen before are not done again.
+        """
+        new = [draft for draft in dict.fromkeys(drafts) if draft not in self._done]
+        if new:
+            self._done.update(zip(new, self._fit(new), strict=True))
+        return [self._done[draft] for draft in drafts]
+
+    def _fit(self, drafts: Sequence[Draft]) -> list[Fitted]:
         self._remember({passage for draft in drafts for passage in draft.passages})
-        cuts = [Cut() for _ in drafts]
-        kept = [
-            tuple(self._cut_passage(p, self.template.passage_tokens, c) for p in d.passages)
-            for d, c in zip(drafts, cuts, strict=True)
-        ]
-        texts = [self.template.build(d.question, p, d.shots) for d, p in zip(drafts, kept, strict=True)]
-        pairs = self._encode_pairs(texts, [draft.continuations for draft in drafts])
-        fitted = []
-        for draft, passages, text, pair, cut in zip(drafts, kept, texts, pairs, cuts, strict=True):
-            if self._excess(pair, draft) > 0:
-                text, pair = self._shrink(draft, passages, pair, cut)
-            fitted.append(Fitted(text, self._request(pair, draft, cut), cut))
-        return fitted
+        alone = self._lengths({text for draft in drafts for text in draft.continuations})
+        plans = [self._plan(draft, max(alone[text] for text in draft.continuations)) for draft in drafts]
+        self._shorten_by_estimate(plans)
+        pairs: dict[int, Pair] = {}
+        waiting = list(range(len(plans)))
+        while waiting:
+            mine = [plans[row] for row in waiting]
+            encoded = self._encode_pairs([plan.text for plan in mine], [plan.draft.continuations for plan in mine])
+            pairs.update(zip(waiting, encoded, strict=True))
+            waiting = [row for row in waiting if self._excess(pairs[row], drafts[row]) > 0 and plans[row].can_shrink]
+            for row in waiting:
+                self._shrink(plans[row], self._excess(pairs[row], drafts[row]))
+        self._remember({passage for plan in plans for passage in plan.passages})
+        return [self._fitted(plan, pairs[row]) for row, plan in enumerate(plans)]
 
     # ------------------------------------------------------------------------------------------------- making it fit
 
-    def _excess(self, pair: tuple[list[int], list[list[int]]], draft: Draft) -> int:
+    def _plan(self, draft: Draft, n_answer: int) -> _Plan:
+        cut = Cut()
+        passages = tuple(self._cut_passage(passage, self.template.passage_tokens, cut) for passage in draft.passages)
+        plan = _Plan(draft, cut, passages, [len(self._of(passage)) for passage in passages], passages, draft.shots)
+        plan.remaining = sum(plan.lengths)
+        plan.room = self.max_length - len(self.start) - max(draft.reserve, n_answer - 1)
+        return self._rebuild(plan)
+
+    def _rebuild(self, plan: _Plan) -> _Plan:
+        plan.text = self.template.build(plan.draft.question, plan.passages, plan.shots)
+        return plan
+
+    def _shorten_by_estimate(self, plans: Sequence[_Plan]) -> None:
+        """Shorten what is clearly too long before it is encoded: a prompt is about as long as its parts."""
+        bare = [self.template.build(plan.draft.question, (), plan.shots) for plan in plans]
+        lengths = self._lengths(set(bare))
+        for plan, text in zip(plans, bare, strict=True):
+            excess = lengths[text] + plan.remaining + 2 * len(plan.passages) - plan.room
+            if excess > _CLEARLY and plan.can_shrink:
+                self._shrink(plan, excess)
+
+    def _shrink(self, plan: _Plan, excess: int) -> None:
+        if plan.passages:
+            plan.remaining -= excess + 1  # what is cut anew may join differently
+            level = _water_level(plan.lengths, plan.remaining)
+            shorter = (self._truncate(passage, level) for passage in plan.full) if level > 0 else ()
+            plan.passages = tuple(passage for passage in shorter if passage.strip())
+        else:
+            plan.shots = plan.shots[1:]
+        self._rebuild(plan)
+
+    def _fitted(self, plan: _Plan, pair: Pair) -> Fitted:
+        left = [len(self._of(passage)) for passage in plan.passages]
+        lost = [before - after for before, after in zip_longest(plan.lengths, left, fillvalue=0)]
+        plan.cut.shots = len(plan.draft.shots) - len(plan.shots)
+        plan.cut.passage_tokens += sum(lost)
+        plan.cut.passages = max(plan.cut.passages, sum(tokens > 0 for tokens in lost))
+        return Fitted(plan.text, self._request(pair, plan.draft, plan.cut), plan.cut)
+
+    def _excess(self, pair: Pair, draft: Draft) -> int:
         context, continuations = pair
         room = self.max_length - max(draft.reserve, max(map(len, continuations)) - 1)
         return len(self.start) + max(1, len(context)) - max(1, room)
 
-    def _shrink(
-        self, draft: Draft, passages: tuple[str, ...], pair: tuple[list[int], list[list[int]]], cut: Cut
-    ) -> tuple[str, tuple[list[int], list[list[int]]]]:
-        """Shorten all passages to one level, then drop worked examples; the question goes last."""
-        shots, full = draft.shots, passages
-        text, excess = "", self._excess(pair, draft)
-        lengths = [len(self._of(passage)) for passage in full]
-        remaining = sum(lengths)
-        while excess > 0 and (passages or shots):
-            if passages:
-                remaining -= excess
-                level = _water_level(lengths, remaining)
-                shorter = (self._truncate(passage, level) for passage in full) if level > 0 else ()
-                passages = tuple(passage for passage in shorter if passage.strip())
-            else:
-                shots = shots[1:]
-            text = self.template.build(draft.question, passages, shots)
-            pair = self._encode_pairs([text], [draft.continuations])[0]
-            excess = self._excess(pair, draft)
-        cut.shots += len(draft.shots) - len(shots)
-        left = [len(self._of(passage)) for passage in passages] + [0] * (len(full) - len(passages))
-        lost = [before - after for before, after in zip(lengths, left, strict=True)]
-        cut.passage_tokens += sum(lost)
-        cut.passages = max(cut.passages, sum(tokens > 0 for tokens in lost))
-        return text or self.template.build(draft.question, passages, shots), pair
-
-    def _request(self, pair: tuple[list[int], list[list[int]]], draft: Draft, cut: Cut) -> ScoreRequest:
+    def _request(self, pair: Pair, draft: Draft, cut: Cut) -> ScoreRequest:
         context, continuations = pair
         whole = max(map(len, continuations))
         if whole > self.max_length:
@@ -121,9 +169,7 @@ class Fitter:
 
     # --------------------------------------------------------------------------------------------------- tokenisation
 
-    def _encode_pairs(
-        self, contexts: Sequence[str], continuations: Sequence[Sequence[str]]
-    ) -> list[tuple[list[int], list[list[int]]]]:
+    def _encode_pairs(self, contexts: Sequence[str], continuations: Sequence[Sequence[str]]) -> list[Pair]:
         """Return tokens of contexts and continuations: encoded together, split where the context's own tokens end.
 
         Spaces that end a context belong to the continuation, since that is how tokenizers see them.
@@ -181,6 +227,10 @@ class Fitter:
         if self.model.encode([wholes[place] for place in sample]) != [joined[place] for place in sample]:
             for place, tokens in zip(long, self.model.encode([wholes[place] for place in long]), strict=True):
                 joined[place] = tokens
+
+    def _lengths(self, texts: set[str]) -> dict[str, int]:
+        ordered = sorted(texts)
+        return dict(zip(ordered, map(len, self.model.encode(ordered)), strict=True))
 
     def _remember(self, passages: set[str]) -> None:
         new = sorted(passages - self._tokens.keys())

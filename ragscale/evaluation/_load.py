@@ -200,9 +200,9 @@ def _record_problems(record: dict[str, Any]) -> Iterator[str]:
             except re.error as error:
                 yield f"answer {pattern!r} is not a regular expression: {error}"
     choices = record.get("choices")
-    if isinstance(index, int) and isinstance(choices, list) and isinstance(answers, list) and answers:
-        if 0 <= index < len(choices) and choices[index] != answers[0] and choices[index] not in answers:
-            yield f"choice {index} is {choices[index]!r} but the answer is {answers[0]!r}"
+    choices = choices if isinstance(choices, list) else []
+    if answers and isinstance(index, int) and 0 <= index < len(choices) and choices[index] not in answers:
+        yield f"choice {index} is {choices[index]!r} but the answer is {answers[0]!r}"
 
 
 def _short(value: Any) -> str:

@@ -74,7 +74,8 @@ def load_language_model(
             raise ConfigError(
                 f"a model is a LanguageModel, a Checkpoint, a torch module, a path or a hub name, not {model!r}"
             )
-        module, name = model, type(model).__name__
+        module: Any = model
+        name = type(model).__name__
         if tokenizer is None:
             tokenizer = _tokenizer_of(model)
     knows_length = getattr(getattr(module, "config", None), "max_position_embeddings", None) is not None

@@ -105,7 +105,7 @@ class Task:
     name: str
     kind: str
     examples: tuple[Example, ...]
-    template: PromptTemplate = PromptTemplate()
+    template: PromptTemplate = field(default_factory=PromptTemplate)
     shots: tuple[Example, ...] = ()
     max_new_tokens: int = 32
     stop: tuple[str, ...] = ("\n",)

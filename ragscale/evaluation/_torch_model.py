@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -126,7 +126,10 @@ class TorchModel(LanguageModel):
         return hashlib.sha256(f"{text}{self.start}".encode()).hexdigest()
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        if hasattr(self.tokenizer, "batch_decode"):  # a Hugging Face tokenizer
+        backend: Any = getattr(self.tokenizer, "backend_tokenizer", None)
+        if hasattr(backend, "encode_batch_fast") and backend.truncation is None and backend.padding is None:
+            return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        if hasattr(self.tokenizer, "batch_decode"):  # a Hugging Face tokenizer without a fast backend
             encoded = self.tokenizer(list(texts), add_special_tokens=False, verbose=False, return_attention_mask=False)
             return encoded["input_ids"]
         return [list(self.tokenizer.encode(text)) for text in texts]
@@ -245,7 +248,7 @@ class TorchModel(LanguageModel):
             mask = tree_mask(batch.segments_BL, next(self.module.parameters()).dtype)
             extra = {"attention_mask": mask, "position_ids": batch.positions_BL}
         if self._head is not None:
-            body: Any = self.module.base_model
+            body = cast(Any, self.module).base_model
             hidden_BLD = body(input_ids=batch.tokens_BL, use_cache=False, **extra).last_hidden_state
             return hidden_BLD.flatten(0, 1)[batch.needed_P], self._head
         return self.logits(batch.tokens_BL, **extra).flatten(0, 1)[batch.needed_P], _identity
@@ -286,7 +289,7 @@ class TorchModel(LanguageModel):
         if not _is_hugging_face(self.module):
             return "plain: not a Hugging Face model, so no 4-D mask can be given"
         rng = np.random.default_rng(0)
-        n_vocabulary = self.module.get_input_embeddings().weight.shape[0]
+        n_vocabulary = _embedding(self.module).weight.shape[0]
         width = max(2, min(12, self.max_length // 4))
 
         def draw(n: int) -> Tokens:

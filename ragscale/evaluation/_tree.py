@@ -65,7 +65,15 @@ def tree_row(request: ScoreRequest, first_owner: int) -> Row:
         sources.append(0)
         sources += range(start - n + 1, start - n + length)
         owners += [first_owner + branch] * length
-    return Row(*map(np.asarray, (tokens, positions, segments)), n - 1, *map(np.asarray, (targets, sources, owners)))
+    return Row(
+        np.asarray(tokens),
+        np.asarray(positions),
+        np.asarray(segments),
+        n - 1,
+        np.asarray(targets),
+        np.asarray(sources),
+        np.asarray(owners),
+    )
 
 
 def plain_rows(requests: Sequence[ScoreRequest]) -> list[Row]:
