@@ -1,4 +1,9 @@
+from ._audit import AuditReport as AuditReport
+from ._audit import audit as audit
 from ._corpus import split_corpus as split_corpus
+from ._datatrove import Stage as Stage
+from ._datatrove import datatrove_stages as datatrove_stages
+from ._datatrove import split_with_datatrove as split_with_datatrove
 from ._decontamination import Decontamination as Decontamination
 from ._sources import Reject as Reject
 from ._sources import Source as Source

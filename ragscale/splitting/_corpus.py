@@ -120,7 +120,8 @@ def split_corpus(
         job.prepare()
         with WorkerPool(n_workers) as pool:
             job.scatter(source, pool)
-            job.find_duplicates(pool)
+            job.find_exact_duplicates()
+            job.find_near_duplicates(pool)
             stats = job.tokenise(pool, _Progress(job, progress))
         job.finish(stats)
     return Split.load(job.out)
@@ -331,19 +332,23 @@ class SplitJob:
         with atomic_write(self.work / "corpus.json", "w", encoding="utf-8") as file:
             json.dump(facts, file)
 
-    def find_duplicates(self, pool: WorkerPool) -> None:
-        """Decide which documents another one stands for."""
+    def find_exact_duplicates(self) -> None:
+        """Decide which documents repeat an id or a text, and how the key space is cut into units."""
         facts = json.loads((self.work / "corpus.json").read_text(encoding="utf-8"))
         runs = Runs(self.work / "scatter")
-        method = self.config["deduplicate"]["method"]
-        find_duplicates(runs, self.work / "drops", facts["documents"], exact=method is not None)
+        exact = self.config["deduplicate"]["method"] is not None
+        find_duplicates(runs, self.work / "drops", facts["documents"], exact=exact)
         if not (self.work / "units.json").is_file():
             with atomic_write(self.work / "units.json", "w") as file:
                 json.dump(plan_units(runs.sizes()), file)
-        if method == "minhash":
+
+    def find_near_duplicates(self, pool: WorkerPool | None = None) -> None:
+        """Decide which documents stand too close to another one, where that was asked for."""
+        if self.config["deduplicate"]["method"] == "minhash":
             from ragscale.splitting._minhash import find_near_duplicates
 
-            find_near_duplicates(self.work, self.units(), self.config["deduplicate"]["threshold"], pool)
+            threshold = self.config["deduplicate"]["threshold"]
+            find_near_duplicates(self.work, self.units(), threshold, pool or WorkerPool(1))
 
     def units(self) -> list[tuple[int, int]]:
         """Return the key ranges of the units."""
@@ -351,16 +356,16 @@ class SplitJob:
 
     def tokenise(self, pool: WorkerPool, progress: _Progress | None = None) -> list[dict[str, Any]]:
         """Make the units in order, as many as the wanted tokens need."""
-        enough = self.config["max_tokens"]
-        if enough is not None:
-            enough += self.config["validation_tokens"] + self._longest_possible()
         calls = ((self.task, number, low, high) for number, (low, high) in enumerate(self.units()))
         stats = pool.map(make_unit, calls)
-        return needed_units(progress.watch(stats) if progress else stats, enough)
+        return needed_units(progress.watch(stats) if progress else stats, self.enough_tokens())
 
-    def _longest_possible(self) -> int:
-        """Tokens that whole documents in validation may take beyond what was asked for: one document's worth."""
-        return int(max(int(rows["length"].max()) for _, rows in Runs(self.work / "scatter").rows(0, 1 << 64)))
+    def enough_tokens(self) -> int | None:
+        """Return how many tokens units must hold: validation may take one document more than it was asked for."""
+        if self.config["max_tokens"] is None:
+            return None
+        longest = max(int(rows["length"].max()) for _, rows in Runs(self.work / "scatter").rows(0, 1 << 64))
+        return self.config["max_tokens"] + self.config["validation_tokens"] + longest
 
     def finish(self, stats: list[dict[str, Any]]) -> None:
         """Write the split and its manifest, then remove the working folder."""

@@ -6,6 +6,7 @@ import html
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,13 +213,20 @@ class Split:
         ]
         return pd.DataFrame(rows, columns=["D", "R", "overlap_tokens"])
 
-    def documents(self) -> Iterator[Document]:
-        """Yield the documents of the pool in the order of the permutation, with their text as it was given."""
-        eos = self._split_tokenizer.backend()
-        stream = self.pretraining(self.n_tokens)
+    def documents(self, part: str = "pool") -> Iterator[Document]:
+        """Yield the documents of the ``"pool"`` or ``"validation"``, in order, their texts decoded from the tokens.
+
+        The texts are those that were given, unless the tokenizer itself changes text (lower case, normal forms).
+        """
+        backend = self._split_tokenizer.backend()
+        if part == "validation":
+            n_tokens = self.manifest["validation"]["n_tokens_on_disk"]
+            stream = self._stream("validation", n_tokens, n_tokens)
+        else:
+            stream = self.pretraining(self.n_tokens)
         bounds = stream.document_boundaries
-        for row, start, end in zip(self.document_rows(), bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-            text = eos.decode(stream[start : end - 1].tolist(), skip_special_tokens=False)
+        for row, (start, end) in zip(self.document_rows(part), pairwise(bounds.tolist()), strict=True):
+            text = backend.decode(stream[start : end - 1].tolist(), skip_special_tokens=False)
             yield Document(row["id"], text, row.get("title", ""), row.get("source", ""))
 
     def document_rows(self, part: str = "pool") -> Iterator[dict[str, Any]]:
