@@ -379,8 +379,7 @@ class SeparableLaw(ScalingLaw):
     def _columns(self, theta: Theta, n: np.ndarray, d: np.ndarray, r: np.ndarray) -> dict[str, Any]:
         """Return, for each linear parameter, what it multiplies; ``theta`` holds the nonlinear ones only.
 
-        A coefficient with bounds (0, inf) is kept from going negative, one with (-inf, inf) is free; others are
-        refused. Values in ``theta`` may have shape (S, 1) against columns of shape (n,).
+        A coefficient with bounds (0, inf) is kept from going negative, one with (-inf, inf) is free. Values in ``theta`` may have shape (S, 1) against columns of shape (n,).
         """
 
     def _column_slopes(
@@ -388,6 +387,12 @@ class SeparableLaw(ScalingLaw):
     ) -> dict[tuple[str, str], Any] | None:
         """Return d column / d nonlinear parameter, where it is not 0, or None to have differences taken."""
         return None
+
+    def _columns_and_slopes(
+        self, theta: Theta, n: np.ndarray, d: np.ndarray, r: np.ndarray
+    ) -> tuple[dict[str, Any], dict[tuple[str, str], Any] | None]:
+        """Return both at once; worth writing only where they share expensive parts."""
+        return self._columns(theta, n, d, r), self._column_slopes(theta, n, d, r)
 
     def _loss(self, n: np.ndarray, d: np.ndarray, r: np.ndarray, theta: Theta) -> Any:
         columns = self._columns(theta, n, d, r)

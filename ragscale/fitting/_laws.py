@@ -93,6 +93,14 @@ class _AdditiveLaw(_GainLaw):
         gain = self.gain.slopes(self._x(n, r), theta)
         return {**super()._column_slopes(theta, n, d, r), **{("C", name): -slope for name, slope in gain.items()}}
 
+    def _columns_and_slopes(
+        self, theta: Theta, n: np.ndarray, d: np.ndarray, r: np.ndarray
+    ) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
+        columns = self._columns(theta, n, d, r)
+        gain = self.gain.slopes(self._x(n, r), theta)
+        slopes = {("A", "alpha"): -np.log(n) * columns["A"], ("B", "beta"): -np.log(d) * columns["B"]}
+        return columns, {**slopes, **{("C", name): -slope for name, slope in gain.items()}}
+
     def _gradient(self, n: np.ndarray, d: np.ndarray, r: np.ndarray, theta: Theta) -> tuple[Any, Any, Any]:
         dn, dd, _ = super()._gradient(n, d, r, theta)
         return dn, dd, -theta.C * self.gain.rate(r, theta)

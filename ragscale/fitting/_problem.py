@@ -179,17 +179,25 @@ class Problem:
             found = dict(law._columns(Theta(values), self._n, self._d, self._r))
         else:
             found = _columns_by_loss(law, self._linear, values, (self._n, self._d, self._r))
-        if law.offset:
-            found["offset"] = (self._r > 0).astype(float)
-        return found
+        return self._with_offset(found)
+
+    def _with_offset(self, columns: dict[str, Any]) -> dict[str, Any]:
+        if self.law.offset:
+            columns["offset"] = (self._r > 0).astype(float)
+        return columns
 
     def columns(self, u: np.ndarray, slopes: bool = True) -> Columns:
         """Evaluate the columns, normalised, and how they change with the nonlinear parameters."""
         values = self.values(u)
         S, n = len(u), len(self.table.n)
         with np.errstate(all="ignore"):
-            raw = self._raw(values)
-            by_parameter = self._raw_slopes(u, values, raw) if slopes else {}
+            given = None
+            if slopes and isinstance(self.law, SeparableLaw):
+                raw, given = self.law._columns_and_slopes(Theta(values), self._n, self._d, self._r)
+                raw = self._with_offset(dict(raw))
+            else:
+                raw = self._raw(values)
+            by_parameter = self._raw_slopes(u, values, raw, given) if slopes else {}
         joined = self._join(raw)
         changes = [(self._join_slopes(by_parameter, j), j) for j in range(self.m)] if slopes else []
         phi = np.empty((S, self.k, n))
@@ -207,7 +215,9 @@ class Problem:
                     continue
                 slope = np.broadcast_to(change[i], (S, n + 1))
                 relative = np.where(usable, slope[:, -1:] / np.where(usable, reference, 1.0), 0.0)
-                out.append((i, j, slope[:, :-1] * inverse - phi[:, i] * relative))
+                normal = slope[:, :-1] * inverse
+                normal -= phi[:, i] * relative
+                out.append((i, j, normal))
         rest = None
         if -1 in joined:
             rest = np.broadcast_to(joined[-1], (S, n + 1))[:, :-1]
@@ -227,21 +237,23 @@ class Problem:
         return self._join({name: slope for (name, of), slope in by_parameter.items() if of == j})
 
     def _raw_slopes(
-        self, u: np.ndarray, values: Mapping[str, np.ndarray], raw: Mapping[str, np.ndarray]
+        self,
+        u: np.ndarray,
+        values: Mapping[str, np.ndarray],
+        raw: Mapping[str, np.ndarray],
+        given: Mapping[tuple[str, str], Any] | None,
     ) -> dict[tuple[str, int], Any]:
         """Return d column / d search coordinate; differences where the law gives no closed form."""
         law = self.law
-        if isinstance(law, SeparableLaw):
-            given = law._column_slopes(Theta(values), self._n, self._d, self._r)
-            if given is not None:
-                found: dict[tuple[str, int], Any] = {}
-                for (column, name), slope in given.items():
-                    target = law.tied.get(name, name)
-                    if target in self._column_of:
-                        j = self._column_of[target]
-                        part = slope * values[name] if self.nonlinear[j].log else slope
-                        found[column, j] = found[column, j] + part if (column, j) in found else part
-                return found
+        if given is not None:
+            found: dict[tuple[str, int], Any] = {}
+            for (column, name), slope in given.items():
+                target = law.tied.get(name, name)
+                if target in self._column_of:
+                    j = self._column_of[target]
+                    part = slope * values[name] if self.nonlinear[j].log else slope
+                    found[column, j] = found[column, j] + part if (column, j) in found else part
+            return found
         found = {}
         for j in range(self.m):
             step = _STEP * np.maximum(np.abs(u[:, j : j + 1]), 1.0 if self.nonlinear[j].log else 1e-2)
@@ -263,9 +275,15 @@ class Problem:
 
     def tangents(self, columns: Columns, c: np.ndarray, out: np.ndarray) -> None:
         """Write df/du into ``out`` (S, m, n)."""
-        out[...] = 0.0
+        written = set()
         for i, j, slope in columns.slopes:
-            out[:, j] += slope if i < 0 else c[:, i : i + 1] * slope
+            if j in written:
+                out[:, j] += slope if i < 0 else c[:, i : i + 1] * slope
+            else:
+                np.multiply(slope, c[:, i : i + 1] if i >= 0 else 1.0, out=out[:, j])
+                written.add(j)
+        for j in set(range(self.m)) - written:
+            out[:, j] = 0.0
 
     # Residuals -----------------------------------------------------------------------------------------------------
 

@@ -232,7 +232,9 @@ def _project(problem: Problem, columns: Columns, omega: np.ndarray, target: np.n
 # Refinement ----------------------------------------------------------------------------------------------------------
 
 
-def refine(problem: Problem, c: np.ndarray, u: np.ndarray, weight: np.ndarray, *, project: int = 25) -> Solution:
+def refine(
+    problem: Problem, c: np.ndarray, u: np.ndarray, weight: np.ndarray, *, project: int = 25, tolerance: float = 1e-14
+) -> Solution:
     """Go from starts to stationary points of the objective.
 
     Parameters
@@ -242,6 +244,8 @@ def refine(problem: Problem, c: np.ndarray, u: np.ndarray, weight: np.ndarray, *
         Case weights, e.g. how often a bootstrap drew each row.
     project : int
         Largest number of variable-projection steps before Newton's method.
+    tolerance : float
+        Stop when another Newton step would lower the objective by less than this share of it.
     """
     size = max(1, _BLOCK // (len(problem.table.n) * (problem.k + problem.m + problem.l)))
     parts = []
@@ -252,7 +256,7 @@ def refine(problem: Problem, c: np.ndarray, u: np.ndarray, weight: np.ndarray, *
             part.run(_projection_step, project, tolerance=1e-5)
         else:
             part.run(_gauss_newton_step, 60, tolerance=1e-6)
-        part.run(_newton_step, 100, tolerance=1e-14)
+        part.run(_newton_step, 100, tolerance=tolerance, start=1e-6)
         parts.append(part)
     return Solution(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("c", "u", "value", "converged")))
 
@@ -269,10 +273,10 @@ class _Batch:
         self.c = np.clip(c, low, high)
         self.value = problem.value(problem.residual(problem.latent(columns, self.c), self.u), weight)
 
-    def run(self, step: _Step, limit: int, tolerance: float) -> None:
+    def run(self, step: _Step, limit: int, tolerance: float, start: float = 1e-3) -> None:
         """Repeat a kind of step until the predicted gain is below ``tolerance`` of the objective."""
         problem = self.problem
-        damping = np.full(len(self.u), 1e-3)
+        damping = np.full(len(self.u), start)
         active = np.arange(len(self.u))
         self.converged[:] = False
         quiet = np.zeros(len(self.u), dtype=int)
@@ -377,8 +381,13 @@ def _newton_step(state: _State, damping: np.ndarray) -> tuple[np.ndarray, np.nda
     psi = irls * state.r
     gradient = np.matmul(jacobian, psi[:, :, None])[:, :, 0]
     curvature = problem.objective.curvature(state.r) * state.weight
-    hessian = np.matmul(jacobian * curvature[:, None, :], jacobian.transpose(0, 2, 1))
-    hessian += _second_order(state, psi, gradient)
+    bending = _residual_bending(state)
+    if bending is None:
+        hessian = np.matmul(jacobian * curvature[:, None, :], jacobian.transpose(0, 2, 1))
+        hessian += _second_order(state, psi, gradient)
+    else:
+        hessian = np.matmul(jacobian * (curvature + psi * bending)[:, None, :], jacobian.transpose(0, 2, 1))
+        hessian += _model_bending(state, psi)
     scale = np.matmul(jacobian * jacobian, irls[:, :, None])[:, :, 0]
     index = np.arange(scale.shape[1])
     damped = hessian.copy()
@@ -394,6 +403,44 @@ def _newton_step(state: _State, damping: np.ndarray) -> tuple[np.ndarray, np.nda
     at_minimum = (bend >= 0) & (predicted >= 0)
     still = np.abs(step).max(axis=1) == 0
     return c, u, value, np.where(at_minimum | still, np.abs(predicted), np.inf)
+
+
+def _residual_bending(state: _State) -> np.ndarray | float | None:
+    """Return d2r/df2 / (dr/df)^2 where it is simple, None where the link needs the general way."""
+    problem = state.problem
+    if problem.l or problem.link.name not in {"identity", "log"}:
+        return None
+    if problem.link.name == "identity":
+        return -1.0 if problem.space == "log" else 0.0
+    return 0.0 if problem.space == "log" else np.exp(-np.minimum(state.f, 700.0))
+
+
+def _model_bending(state: _State, psi: np.ndarray) -> np.ndarray:
+    """Return sum of psi dr/df d2f, (S, p, p): coefficients enter linearly, so only nonlinear parameters are moved."""
+    problem, k, m = state.problem, state.problem.k, state.problem.m
+    v = psi * problem.residual_slopes(state.f, state.u)[0]
+    out = np.zeros((len(v), k + m, k + m))
+
+    def slope_sums(columns: Columns) -> tuple[np.ndarray, list[tuple[int, int, np.ndarray]]]:
+        total, parts = np.zeros((len(v), m)), []
+        for i, j, slope in columns.slopes:
+            part = np.einsum("sn,sn->s", slope, v)
+            parts.append((i, j, part))
+            total[:, j] += part if i < 0 else state.c[:, i] * part
+        return total, parts
+
+    base, parts = slope_sums(state.columns)
+    for i, j, part in parts:
+        if i >= 0:
+            out[:, i, k + j] = out[:, k + j, i] = part
+    for j in range(m):
+        step = 1e-6 * np.maximum(np.abs(state.u[:, j]), 1e-2)
+        moved = state.u.copy()
+        moved[:, j] += step
+        out[:, k + j, k:] += (slope_sums(problem.columns(moved))[0] - base) / step[:, None]
+    lower = out[:, k:, k:]
+    out[:, k:, k:] = 0.5 * (lower + lower.transpose(0, 2, 1))
+    return out
 
 
 def _second_order(state: _State, psi: np.ndarray, gradient: np.ndarray) -> np.ndarray:
