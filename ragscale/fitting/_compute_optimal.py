@@ -26,6 +26,7 @@ def compute_optimal(
     inference_tokens: Any = 0.0,
     min_N: Any = 1e4,
     max_N: Any = None,
+    min_D: Any = 1e3,
     max_D: Any = None,
     max_R: Any = None,
 ) -> Allocation:
@@ -51,8 +52,8 @@ def compute_optimal(
         store that costs nothing is never large enough.
     store_flops, inference_tokens : array-like
         c and I, 0 by default.
-    min_N, max_N, max_D, max_R : array-like, optional
-        Limits in counts. Without ``max_N`` the largest N still trains on 1,000 tokens.
+    min_N, max_N, min_D, max_D, max_R : array-like, optional
+        Limits in counts. Without ``max_N`` the largest N still trains on ``min_D`` tokens.
 
     Returns
     -------
@@ -92,6 +93,7 @@ def compute_optimal(
         store_flops=store_flops,
         inference_tokens=inference_tokens,
         min_N=min_N,
+        min_D=min_D,
         **optional,
     )
     if not problems and free and max_R is None and np.any(given["store_flops"] == 0):
@@ -101,12 +103,12 @@ def compute_optimal(
     flat = {k: np.broadcast_to(a, shape).ravel() for k, a in given.items()}
     low = flat["min_N"]
     training = flat["flops"] - flat["store_flops"] * flat["R"]
-    high = training / (6e3 + 2 * flat["inference_tokens"])
+    high = training / (6 * flat["min_D"] + 2 * flat["inference_tokens"])
     high = np.minimum(high, flat["max_N"]) if "max_N" in flat else high
     if np.any(training <= 0) or np.any(high < low):
         raise ConfigError(
-            "compute_optimal: the budget does not pay for the store and 1,000 tokens of a model of "
-            f"min_N = {low.max():g}: raise flops, or lower R, min_N or inference_tokens"
+            "compute_optimal: the budget does not pay for the store and min_D tokens of a model of "
+            f"min_N = {low.max():g}: raise flops, or lower R, min_N, min_D or inference_tokens"
         )
     theta = found.stacked()
     problem = _Problem(found, theta, flat, free)
@@ -160,7 +162,7 @@ class _Problem:
             budget=left,
             p_D=6 * n,
             p_R=price,
-            min_D=np.ones(1),
+            min_D=f["min_D"],
             max_D=self.max_d,
             max_R=most_r,
         )
@@ -172,11 +174,21 @@ class _Problem:
             return np.asarray(self.law.loss(n, d, r, self.theta))
 
     def slope(self, n: np.ndarray) -> np.ndarray:
-        """Return dL/d ln N along the budget; by the envelope theorem R may be held at its optimum."""
+        """Return dL/d ln N along the budget; a larger model is paid for with data, or with store where D is at a limit.
+
+        Where neither is at a limit both ways are equal: the envelope theorem.
+        """
+        f = self.flat
         d, r = self.rest(n)
-        slope_n, slope_d, _ = self.law.gradient(n, d, r, self.theta)
-        spent = (self.flat["flops"] - self.flat["store_flops"] * r) / (6 * n)
-        return n * slope_n - np.where(d < self.max_d, spent * slope_d, 0.0)
+        slope_n, slope_d, slope_r = self.law.gradient(n, d, r, self.theta)
+        by_data = (f["flops"] - f["store_flops"] * r) / (6 * n) * slope_d
+        by_store = np.zeros(n.shape)
+        if self.free:
+            cost = (6 * n * d + 2 * n * f["inference_tokens"]) / f["store_flops"]
+            at_limit = (r <= 0) | (r >= f.get("max_R", np.inf) * (1 - 1e-12)) | (f["store_flops"] == 0)
+            by_store = np.where(at_limit, 0.0, cost * slope_r)
+        limited = (d >= self.max_d * (1 - 1e-12)) | (self.free & (d <= f["min_D"] * (1 + 1e-9)))
+        return n * slope_n - np.where(limited, by_store, by_data)
 
     def search(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """Take the best of a grid in ln N and bisect the slope between its neighbours."""
@@ -188,7 +200,8 @@ class _Problem:
         a, b = nodes[np.maximum(best - 1, 0), cell], nodes[np.minimum(best + 1, _N_NODES - 1), cell]
         for _ in range(_BISECTIONS):
             middle = 0.5 * (a + b)
-            rising = self.slope(np.exp(middle)) > 0
+            with np.errstate(divide="ignore", invalid="ignore"):
+                rising = self.slope(np.exp(middle)) > 0
             a, b = np.where(rising, a, middle), np.where(rising, middle, b)
         refined, node = 0.5 * (a + b), nodes[best, cell]
         old, new = self.loss(np.exp(node)), self.loss(np.exp(refined))
@@ -200,4 +213,6 @@ class _Problem:
         if not self.free:
             return np.where(limited, "D=max", "interior")
         most = self.flat.get("max_R", np.full(n.shape[1], np.inf))
-        return np.select([r <= 0, r >= most * (1 - 1e-12), limited], ["R=0", "R=max", "D=max"], "interior")
+        least = d <= self.flat["min_D"] * (1 + 1e-9)
+        names = ["R=0", "R=max", "D=max", "D=min"]
+        return np.select([r <= 0, r >= most * (1 - 1e-12), limited, least], names, "interior")
