@@ -10,6 +10,8 @@ import pandas as pd
 from ragscale.errors import ResultsError
 from ragscale.fitting._law import Parameter, SeparableLaw, Theta
 
+_HIT_RATES = {"closed-book": 0.0, "oracle": 1.0, "random": 0.0}
+_A_PASSAGE = 1.0  # tokens of the store that an oracle or random passage counts as
 _REFERENCE = 1e6  # the N and D at which `gold` and `other` are the gains themselves
 
 
@@ -76,8 +78,8 @@ def coverage_table(results: pd.DataFrame) -> pd.DataFrame:
     """Return results with the column ``hit_rate`` that the law `Coverage` reads, from ``condition`` and measured hits.
 
     A gold passage always hits (1), a random one never (0), and closed book shows nothing. Retrieved rows keep their
-    measured ``hit_rate``. Rows that show a passage from no store (gold and random ones) get R = 1 token, so that the
-    law sees that something was read.
+    measured ``hit_rate``. Rows that show a passage whatever the store (gold and random ones) get R = 1 token, so that
+    the law sees that something was read; random ones, equal for every store, are kept once.
 
     Parameters
     ----------
@@ -94,18 +96,20 @@ def coverage_table(results: pd.DataFrame) -> pd.DataFrame:
         raise ResultsError(
             f"coverage_table needs the columns {', '.join(missing)}; evaluate with a retriever records them"
         )
-    known = {"closed-book": 0.0, "oracle": 1.0, "random": 0.0}
-    table = results.copy()
-    condition = table["condition"].astype(str)
-    problems = [f"unknown condition {name!r}" for name in sorted(set(condition) - {*known, "retrieved"})]
+    condition = results["condition"].to_numpy(dtype=str)
+    problems = [f"unknown condition {name!r}" for name in sorted({*condition} - {*_HIT_RATES, "retrieved"})]
+    hits = np.asarray(pd.to_numeric(results["hit_rate"], errors="coerce"), dtype=float)
+    stores = np.asarray(pd.to_numeric(results["R"], errors="coerce"), dtype=float)
     retrieved = condition == "retrieved"
-    hits = pd.to_numeric(table["hit_rate"], errors="coerce")
-    bad = retrieved & (table["R"] > 0) & ~hits.between(0, 1)
-    if bad.any():
-        problems.append(f"{int(bad.sum())} retrieved rows have no hit_rate in [0, 1], the first is row {bad.idxmax()}")
+    bad = np.flatnonzero(retrieved & (stores > 0) & ~((hits >= 0) & (hits <= 1)))
+    if bad.size:
+        problems.append(f"{bad.size} retrieved rows have no hit_rate in [0, 1], the first is row {bad[0]}")
     if problems:
         raise ResultsError("coverage_table: " + "; ".join(problems))
-    table["hit_rate"] = hits.where(retrieved, condition.map(known)).where(table["R"].gt(0) | ~retrieved, 0.0)
-    shown = condition.isin(["oracle", "random"])
-    table["R"] = table["R"].astype(float).where(~shown, 1.0)
-    return table
+    rates = np.array([_HIT_RATES.get(name, 0.0) for name in condition])
+    shown = np.isin(condition, ["oracle", "random"])
+    table = results.assign(
+        hit_rate=np.where(retrieved & (stores > 0), hits, rates), R=np.where(shown, _A_PASSAGE, stores)
+    )
+    keys = [name for name in table.columns if name not in {"prompts", "k", "answer_in_store", "n_cut", "overlap"}]
+    return table.drop_duplicates(keys, ignore_index=True)

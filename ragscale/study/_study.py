@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +95,13 @@ class Study:
 
     def _split_job(self) -> Job:
         config = self.config
-        corpus = dict(config.corpus) if config.is_synthetic else config.corpus  # type: ignore[call-overload]
-        files = [] if config.is_synthetic else [corpus] if isinstance(corpus, str) else list(corpus)
+        corpus = config.corpus
+        files = [] if isinstance(corpus, Mapping) else [corpus] if isinstance(corpus, str) else list(corpus)
         missing = [path for path in files if not Path(path).exists()]
         if missing:
             raise ConfigError(f"corpus files are missing: {', '.join(missing)}")
         inputs = {
-            "corpus": corpus if config.is_synthetic else files,
+            "corpus": dict(corpus) if isinstance(corpus, Mapping) else files,
             "digests": {path: file_digest(path) for path in files if Path(path).is_file()},
             "tokenizer": config.tokenizer,
             "max_tokens": config.max_tokens,
@@ -261,7 +261,8 @@ class Study:
         if not tables:
             raise ResultsError("nothing is evaluated yet: run the study first")
         order = ["task", "metric", "condition", "N", "D", "R", "seed"]
-        return pd.concat(tables, ignore_index=True).sort_values(order, kind="stable", ignore_index=True)
+        table = pd.DataFrame(pd.concat(tables, ignore_index=True))
+        return table.sort_values(by=order, kind="stable", ignore_index=True)
 
     def missing(self) -> pd.DataFrame:
         """Return the jobs that are not done, with what stopped them."""
@@ -315,18 +316,18 @@ def select(results: pd.DataFrame, *, metric: str, task: str | None = None) -> pd
     FitError
         When there is none; the message names what there is.
     """
-    rows = results[(results["metric"] == metric) & results["condition"].isin(["closed-book", "retrieved"])]
-    if task is not None:
-        rows = rows[rows["task"] == task]
+    rows = results.query("metric == @metric and condition in ['closed-book', 'retrieved']")
+    rows = rows if task is None else rows.query("task == @task")
     if rows.empty:
         raise FitError(
             f"no closed-book or retrieved row has metric {metric!r}{'' if task is None else f' and task {task!r}'}; "
             f"there are metrics {sorted(set(results['metric']))} and tasks {sorted(set(results['task']))}"
         )
-    keys = ["N", "D", "R", "seed"]
-    if task is None and rows["task"].nunique() > 1:
-        rows = rows.groupby(keys, as_index=False).agg(value=("value", "mean"), n_tasks=("task", "nunique"))
-        rows = rows[rows["n_tasks"] == rows["n_tasks"].max()].drop(columns="n_tasks").assign(metric=metric, task="mean")
+    if task is None and len(set(rows["task"])) > 1:
+        cells = rows.groupby(["N", "D", "R", "seed"], as_index=False).agg(
+            value=("value", "mean"), n=("task", "nunique")
+        )
+        rows = cells.query(f"n == {cells['n'].max()}").drop(columns="n").assign(metric=metric, task="mean")
     return rows.reset_index(drop=True)
 
 
