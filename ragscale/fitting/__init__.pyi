@@ -41,3 +41,8 @@ from ._bootstrap import backtest as backtest
 from ._bootstrap import bootstrap as bootstrap
 from ._profile import Profile as Profile
 from ._profile import profile as profile
+from ._paper import PaperFit as PaperFit
+from ._paper import fit_paper as fit_paper
+from ._selection import aicc as aicc
+from ._selection import compare_laws as compare_laws
+from ._selection import cross_validate as cross_validate

@@ -249,7 +249,9 @@ def _refit(problem: Problem, fit: ManifoldFit, weights: np.ndarray) -> Solution:
     best = None
     for c, u in _warm_starts(fit):
         count = len(weights)
-        found = refine(problem, np.repeat(c, count, axis=0), np.repeat(u, count, axis=0), weights, project=12, tolerance=1e-11)
+        found = refine(
+            problem, np.repeat(c, count, axis=0), np.repeat(u, count, axis=0), weights, project=6, tolerance=1e-11
+        )
         if best is None:
             best = found
             continue

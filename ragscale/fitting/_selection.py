@@ -1,0 +1,294 @@
+"""Which law? Held-out errors by whole models, AICc with trained models as sample size, and ties called ties."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, special
+
+from ragscale.errors import ConfigError, FitError, RagscaleError
+from ragscale.fitting._fit import fit_table
+from ragscale.fitting._law import ScalingLaw
+from ragscale.fitting._laws import BUILT_IN, make_law
+from ragscale.fitting._links import make_link
+from ragscale.fitting._result import ManifoldFit
+from ragscale.fitting._table import clusters, prepare
+
+LeaveOut = Literal["N", "D", "R", "compute"] | int
+_TIE = 2.0
+_LARGEST = 0.2
+
+
+def cross_validate(
+    results: Any, law: str | ScalingLaw = "log1p", *, leave_out: LeaveOut = "N", seed: int = 0, **options: Any
+) -> pd.DataFrame:
+    """Fit to a part of the table, predict the rest; every fold is fitted anew, exponents included.
+
+    Parameters
+    ----------
+    results : DataFrame
+        As for `fit_manifold`.
+    law : str or ScalingLaw
+    leave_out : "N", "D", "R", "compute" or int
+        One value of N (D, R) at a time; the fifth of the rows with the largest compute N D; or so many folds of whole
+        trained models (rows of one (N, D, seed) stay together).
+    seed : int
+        Which models go into which fold, for folds by number.
+    **options
+        Further arguments of `fit_manifold`.
+
+    Returns
+    -------
+    DataFrame
+        One row per fold: ``fold`` (what was left out), ``n_train``, ``n_test``, ``error``: mean |predicted / observed -
+        1| (absolute difference where residuals are linear), ``bias``: the same without the bars, ``objective`` on the
+        training rows. ``attrs["error"]`` is the mean over all rows left out.
+
+    Raises
+    ------
+    FitError
+        When a fold cannot be fitted; none is skipped.
+
+    Examples
+    --------
+    >>> from ragscale.datasets import simulate
+    >>> folds = cross_validate(simulate("log1p", noise=0.01, rng=0), "log1p", leave_out="N")
+    >>> len(folds), bool(folds.attrs["error"] < 0.03)
+    (6, True)
+    """
+    columns = {name: options.pop(name) for name in ("N", "D", "R", "value", "seed_average") if name in options}
+    return _validate_folds(prepare(results, **columns), make_law(law), leave_out, seed=seed, options=options)
+
+
+def _validate_folds(
+    table: pd.DataFrame, law: ScalingLaw, leave_out: LeaveOut, *, seed: int, options: Mapping[str, Any]
+) -> pd.DataFrame:
+    law = law._resolve(*(table[name].to_numpy(float) for name in "NDR"))
+    options = _with_link(table, options)
+    weights = options.pop("weights", None)
+    given = None if weights is None or isinstance(weights, str) else np.asarray(weights, dtype=float)
+    rows, errors = [], []
+    for name, test in _folds(table, leave_out, seed):
+        train = table[~test].reset_index(drop=True)
+        own = weights if given is None else given[~test]
+        try:
+            fit = fit_table(train, law, weights=own, **options)
+        except RagscaleError as error:
+            raise FitError(f"cross_validate cannot fit without {name}: {error}") from error
+        held_out = table[test]
+        counts = [held_out[column].to_numpy(float) for column in "NDR"]
+        further = {column: held_out[column].to_numpy(float) for column in law.further_columns}
+        predicted = np.asarray(fit.link.metric(fit.latent(*counts, **further)))
+        seen = held_out["value"].to_numpy(float)
+        difference = predicted / seen - 1.0 if fit.space == "log" else predicted - seen
+        errors.append(np.abs(difference))
+        rows.append(
+            {
+                "fold": name,
+                "n_train": len(train),
+                "n_test": len(held_out),
+                "error": float(np.abs(difference).mean()),
+                "bias": float(difference.mean()),
+                "objective": fit.objective,
+            }
+        )
+    folds = pd.DataFrame(rows)
+    folds.attrs["error"] = float(np.concatenate(errors).mean())
+    return folds
+
+
+def _with_link(table: pd.DataFrame, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Settle the link once, on the whole table, so that folds and laws are compared in the same metric."""
+    return {**options, "link": make_link(options.get("link", "auto"), table)}
+
+
+def _folds(table: pd.DataFrame, leave_out: LeaveOut, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    if leave_out in {"N", "D", "R"}:
+        values = np.sort(np.asarray(table[str(leave_out)].unique(), dtype=float))
+        if len(values) < 2:
+            raise FitError(
+                f"leave_out={leave_out!r} needs at least 2 values of {leave_out}; the table has {values[0]:g}"
+            )
+        for value in values:
+            yield f"{leave_out} = {value:g}", table[str(leave_out)].to_numpy(float) == value
+    elif leave_out == "compute":
+        compute = np.log(table["N"].to_numpy(float)) + np.log(table["D"].to_numpy(float))
+        count = max(1, len(table) - int((1 - _LARGEST) * len(table)))
+        test = np.zeros(len(table), dtype=bool)
+        test[np.argsort(compute, kind="stable")[len(table) - count :]] = True
+        yield f"largest {_LARGEST:.0%} by N D", test
+    elif isinstance(leave_out, int) and not isinstance(leave_out, bool) and leave_out >= 2:
+        group = clusters(table)
+        count = int(group.max()) + 1
+        if count < leave_out:
+            raise FitError(f"leave_out={leave_out} folds need as many trained models; the table has {count}")
+        order = np.random.default_rng(seed).permutation(count)
+        for i in range(leave_out):
+            yield f"fold {i + 1} of {leave_out}", np.isin(group, order[i::leave_out])
+    else:
+        raise ConfigError(f"leave_out = {leave_out!r} must be 'N', 'D', 'R', 'compute' or a number of folds from 2")
+
+
+def aicc(fit: ManifoldFit) -> float:
+    r"""Return Akaike's corrected criterion with trained models as sample size.
+
+    The loss of the fit is taken as a negative log density with a free scale s, :math:`p(r) = e^{-\rho(r)/s} / Z(s)`,
+    normalised exactly; the log likelihood of n rows is scaled to the C trained models that they come from, and the
+    correction is 2 p C / (C - p - 1).
+
+    References
+    ----------
+    Hurvich and Tsai 1989, Biometrika 76(2); Huber 1981, Robust Statistics, section 4.5 (the density).
+    """
+    count = int(clusters(fit.data).max()) + 1
+    p = len(fit.law.free) + len(fit.link.parameters) + 1
+    if count - p - 1 <= 0:
+        return float("inf")
+    rows = len(fit.data)
+    return deviance(fit) * count / rows + 2.0 * p * count / (count - p - 1)
+
+
+def deviance(fit: ManifoldFit) -> float:
+    """Return -2 log likelihood of the rows under the density that belongs to the loss, at the best scale."""
+    rows, objective = len(fit.data), max(fit.objective, 1e-300)
+    delta = fit.loss.limit
+
+    def of(log_scale: float) -> float:
+        s = np.exp(log_scale)
+        if np.isinf(delta):
+            log_z = 0.5 * np.log(2.0 * np.pi * s)
+        else:
+            middle = np.sqrt(2.0 * np.pi * s) * special.erf(delta / np.sqrt(2.0 * s))
+            log_z = np.log(middle + 2.0 * (s / delta) * np.exp(-(delta**2) / (2.0 * s)))
+        return 2.0 * rows * log_z + 2.0 * objective / s
+
+    guess = np.log(objective / rows)
+    found = optimize.minimize_scalar(of, bounds=(guess - 12.0, guess + 12.0), method="bounded", options={"xatol": 1e-9})
+    return float(found.fun)
+
+
+def compare_laws(
+    results: Any,
+    laws: Sequence[str | ScalingLaw] | None = None,
+    *,
+    held_out: bool = True,
+    folds: int = 5,
+    **options: Any,
+) -> pd.DataFrame:
+    """Fit several laws to one table and compare them; laws that cannot be told apart are called tied.
+
+    Parameters
+    ----------
+    results : DataFrame
+        As for `fit_manifold`.
+    laws : sequence of str or ScalingLaw, optional
+        By default the built-in laws, or only Chinchilla's where R does not vary.
+    held_out : bool
+        Compute the held-out errors too.
+    folds : int
+        Folds of whole trained models for ``k_fold``.
+    **options
+        Further arguments of `fit_manifold`, the same for all laws.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by law, best first: ``n_parameters``, ``objective``, ``aicc``, ``delta_aicc``, ``tied`` (within 2 of the
+        best), held-out errors ``leave_one_N``, ``largest_compute``, ``k_fold`` (see `cross_validate`), ``share``: the
+        best share of the store in a budget of the largest D + R of the table at its typical N, and ``problem``: why a
+        law could not be fitted or validated (its numbers are then missing). ``attrs["fits"]`` has the fits by name.
+
+    Examples
+    --------
+    >>> from ragscale.datasets import simulate
+    >>> table = compare_laws(simulate("hill", noise=0.003, rng=0), ["chinchilla", "hill", "rpower"], held_out=False)
+    >>> table.index[0], bool(table.loc["chinchilla", "tied"])
+    ('hill', False)
+    """
+    columns = {name: options.pop(name) for name in ("N", "D", "R", "value", "seed_average") if name in options}
+    table = prepare(results, **columns)
+    return compare_on(table, laws, held_out=held_out, folds=folds, options=options)
+
+
+def compare_on(
+    table: pd.DataFrame,
+    laws: Sequence[str | ScalingLaw] | None,
+    *,
+    held_out: bool,
+    folds: int = 5,
+    options: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Compare laws on a prepared table."""
+    if laws is None:
+        reads_r = table["R"].nunique() > 1
+        laws = [law() for law in BUILT_IN if reads_r or "R" not in law.variables]
+    chosen = [make_law(law) for law in laws]
+    if not chosen:
+        raise ConfigError("laws is empty: name at least one law")
+    settled = _with_link(table, options)
+    names = _labels(chosen)
+    rows, fits = [], {}
+    for name, law in zip(names, chosen, strict=True):
+        row: dict[str, Any] = {"law": name, "n_parameters": len(law.free), "problem": ""}
+        try:
+            fit = fit_table(table, law, **settled)
+        except RagscaleError as error:
+            rows.append({**row, "problem": str(error)})
+            continue
+        fits[name] = fit
+        row |= {
+            "n_parameters": len(fit.law.free) + len(fit.link.parameters),
+            "objective": fit.objective,
+            "aicc": aicc(fit),
+            "share": _best_share(fit),
+        }
+        if held_out:
+            problems = []
+            for column, leave_out in (("leave_one_N", "N"), ("largest_compute", "compute"), ("k_fold", folds)):
+                try:
+                    row[column] = _validate_folds(table, law, leave_out, seed=0, options=settled).attrs["error"]
+                except RagscaleError as error:
+                    problems.append(f"{column}: {error}")
+            row["problem"] = "; ".join(problems)
+        rows.append(row)
+    if not fits:
+        raise FitError("no law could be fitted: " + "; ".join(f"{row['law']}: {row['problem']}" for row in rows))
+    found = pd.DataFrame(rows).set_index("law")
+    found["delta_aicc"] = found["aicc"] - found["aicc"].min() if np.isfinite(found["aicc"].min()) else np.nan
+    found["tied"] = found["delta_aicc"] <= _TIE
+    found = found.sort_values(["aicc", "n_parameters"], kind="stable")
+    order = ["n_parameters", "objective", "aicc", "delta_aicc", "tied", "leave_one_N", "largest_compute", "k_fold"]
+    found = found[[c for c in (*order, "share", "problem") if c in found]]
+    found.attrs["fits"] = fits
+    return found
+
+
+def _labels(laws: Sequence[ScalingLaw]) -> list[str]:
+    plain = [law.name for law in laws]
+    return [repr(law) if plain.count(law.name) > 1 else law.name for law in laws]
+
+
+def _best_share(fit: ManifoldFit) -> float:
+    """Return the best share of the store in the largest D + R of the table, at the geometric mean of N."""
+    if "R" not in fit.law.variables or fit.law.further_columns:
+        return 0.0 if "R" not in fit.law.variables else float("nan")
+    from ragscale.fitting._allocation import optimal_allocation
+
+    size = float(np.exp(np.log(fit.data["N"].to_numpy(float)).mean()))
+    budget = float((fit.data["D"] + fit.data["R"]).max())
+    return float(np.asarray(optimal_allocation(fit, N=size, budget=budget).share).reshape(-1)[0])
+
+
+def choose_law(table: pd.DataFrame, options: Mapping[str, Any]) -> ManifoldFit:
+    """Return the fit of the law with the lowest AICc; of tied ones, that with the fewest parameters."""
+    compared = compare_on(table, None, held_out=False, options=options)
+    fits: Mapping[str, ManifoldFit] = compared.attrs["fits"]
+    candidates = compared[compared["tied"]] if compared["tied"].any() else compared[compared["problem"] == ""]
+    name = candidates.sort_values(["n_parameters", "aicc"], kind="stable").index[0]
+    selection = compared.copy()
+    selection.attrs = {}
+    return replace(fits[str(name)], selection=selection)
