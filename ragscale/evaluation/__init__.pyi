@@ -1,8 +1,14 @@
+from ._compare import compare_conditions as compare_conditions
+from ._compare import decompose_gain as decompose_gain
+from ._compare import paired_bootstrap as paired_bootstrap
 from ._evaluate import Evaluation as Evaluation
 from ._evaluate import evaluate as evaluate
 from ._language_model import LanguageModel as LanguageModel
 from ._language_model import Score as Score
 from ._language_model import ScoreRequest as ScoreRequest
+from ._lm_eval import HarnessLM as HarnessLM
+from ._lm_eval import RetrievalLM as RetrievalLM
+from ._lm_eval import question_in_context as question_in_context
 from ._load import load_task as load_task
 from ._metrics import metric_names as metric_names
 from ._metrics import per_question as per_question

@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -251,16 +252,10 @@ def _answer_rows(tasks: Sequence[Task], retriever: Retriever, stores: Sequence[i
     if not any(stores):
         return {}
     wanted = [task for task in tasks if task.kind != "text"]
-    passages = retriever.passages[: prefix_length(retriever.passages, max(stores))]
+    passages = islice(retriever.passages, retriever.n_passages_in_store(max(stores)))
     rows = first_passage_with_answer([example for task in wanted for example in task.examples], passages)
     ends = np.cumsum([len(task.examples) for task in wanted])[:-1] if wanted else []
     return {task.name: part for task, part in zip(wanted, np.split(rows, ends), strict=True)}
-
-
-def prefix_length(passages: Sequence[Passage], n_tokens: int) -> int:
-    """Return how many leading passages hold at most ``n_tokens`` unique tokens."""
-    new = [p.n_tokens if p.n_new_tokens is None else p.n_new_tokens for p in passages]
-    return int(np.searchsorted(np.cumsum(new), n_tokens, side="right"))
 
 
 class _Maker:
@@ -329,7 +324,7 @@ class _Maker:
     def _draw(self, task: Task, example: Example, store: int) -> list[tuple[str, str]]:
         """Draw k unrelated passages from the smallest store, which every larger one contains."""
         passages = self._passages()
-        n = prefix_length(passages, store)
+        n = self._n_passages(store)
         rng = np.random.default_rng([self.seed, zlib.crc32(f"{task.name}\0{example.id}".encode())])
         gold = {*example.gold_doc_ids, *example.gold_passages}
         drawn: list[tuple[str, str]] = []
@@ -371,6 +366,9 @@ class _Maker:
         if self.retriever is None:
             raise ConfigError("there is no retriever: pass retriever=")
         return self.retriever.passages
+
+    def _n_passages(self, size: int) -> int:
+        return 0 if self.retriever is None else self.retriever.n_passages_in_store(size)
 
     def _shots(self, task: Task) -> dict[str, tuple[str, ...]]:
         """Return the worked examples of every question: one draw for the task, never the question itself."""
@@ -416,7 +414,7 @@ class _Maker:
         else:
             drafts = [self._draft(task, examples[row], evidence[row] or [], shots) for row in rows]
             unconditional = self._unconditional(task, [examples[row] for row in rows])
-            n_prefix = prefix_length(self._passages(), size) if found is not None and size > 0 else 0
+            n_prefix = self._n_passages(size) if found is not None and size > 0 else 0
             for row, draft, fitted, alone in zip(rows, drafts, fitter.fit(drafts), unconditional, strict=True):
                 example, passages = examples[row], evidence[row] or []
                 answerable = bool(answers_of(example)) and task.kind != "text"

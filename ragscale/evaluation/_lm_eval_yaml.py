@@ -1,0 +1,179 @@
+"""Read an lm-eval task: its YAML, with local JSON or hub data, rendered with its own Jinja templates."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ragscale._extras import require
+from ragscale.evaluation._load import open_text
+from ragscale.evaluation._prompts import PromptTemplate
+from ragscale.evaluation._tasks import Example, Task, raise_problems
+
+_KINDS = {
+    "multiple_choice": "multiple_choice",
+    "generate_until": "generate",
+    "loglikelihood": "last_word",
+    "loglikelihood_rolling": "text",
+}
+_PYTHON = ("process_docs", "process_results", "doc_to_text", "doc_to_target", "doc_to_choice", "custom_dataset")
+
+
+def load_lm_eval_yaml(
+    path: Path, *, kind: str | None, name: str | None, split: str | None, template: PromptTemplate | None
+) -> Task:
+    """Turn an lm-eval task file into a `Task` that asks the same prompts.
+
+    What a task computes with Python functions (``!function``) cannot be read and is listed as a problem.
+    """
+    config = _read_config(path)
+    problems = [
+        f"{key} is a Python function ({value.name}): only data and templates are read; run it with RetrievalLM instead"
+        for key, value in config.items()
+        if isinstance(value, _Function)
+    ]
+    output = config.get("output_type", "generate_until")
+    if output not in _KINDS:
+        problems.append(f"output_type {output!r} is not one of {', '.join(_KINDS)}")
+    splits = [split] if split else [config.get(f"{part}_split") for part in ("test", "validation", "training")]
+    used = next((part for part in splits if part), None)
+    if used is None:
+        problems.append("there is no test_split, validation_split or training_split")
+    required = ("doc_to_text", "doc_to_target") + (("doc_to_choice",) if output == "multiple_choice" else ())
+    if output == "loglikelihood_rolling":
+        required = ("doc_to_target",)
+    problems += [f"{key} is missing" for key in required if config.get(key) is None]
+    raise_problems(str(path), problems)
+    examples: list[Example] = []
+    for row, doc in enumerate(_documents(path, config, str(used))):
+        try:
+            examples.append(_example(doc, row, config, output))
+        except _unreadable() as error:
+            problems.append(f"record {row}: {type(error).__name__}: {error}")
+    shots: list[Example] = []
+    other = config.get("fewshot_split")
+    if other and other != used and not problems:
+        shots = [_example(doc, row, config, output) for row, doc in enumerate(_documents(path, config, str(other)))]
+    raise_problems(str(path), problems)
+    generation = config.get("generation_kwargs") or {}
+    until = generation.get("until") or ["\n\n"]
+    prompt = PromptTemplate(
+        question="{question}",
+        answer_prefix=config.get("target_delimiter", " "),
+        description=config.get("description") or "",
+        shot_separator=config.get("fewshot_delimiter", "\n\n"),
+    )
+    return Task(
+        name=name or str(config.get("task", path.stem)),
+        kind=kind or _KINDS[output],
+        examples=tuple(examples),
+        shots=tuple(shots),
+        template=template or prompt,
+        max_new_tokens=int(generation.get("max_gen_toks", 256)) if output == "generate_until" else 32,
+        stop=tuple([until] if isinstance(until, str) else until) if output == "generate_until" else ("\n",),
+    )
+
+
+class _Function:
+    """Stands for a ``!function`` tag."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _read_config(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    yaml = require("yaml", "lm-eval")
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_constructor("!function", lambda loader, node: _Function(str(node.value)))
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except yaml.YAMLError as error:
+        raise_problems(str(path), [f"not YAML: {error}"])
+        raise
+    if not isinstance(config, dict):
+        raise_problems(str(path), [f"expected a mapping, got {type(config).__name__}"])
+    for other in _as_list(config.pop("include", [])):
+        base = (path.parent / other).resolve()
+        if base in seen or not base.is_file():
+            raise_problems(str(path), [f"include {other!r} {'includes itself' if base in seen else 'does not exist'}"])
+        config = _read_config(base, (*seen, path.resolve())) | config
+    return config
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _documents(path: Path, config: Mapping[str, Any], split: str) -> Iterator[Mapping[str, Any]]:
+    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    if config.get("dataset_path") != "json" or files is None:
+        datasets = require("datasets", "all")
+        kwargs = config.get("dataset_kwargs") or {}
+        yield from datasets.load_dataset(config.get("dataset_path"), config.get("dataset_name"), split=split, **kwargs)
+        return
+    wanted = files.get(split) if isinstance(files, dict) else files
+    if wanted is None:
+        raise_problems(str(path), [f"data_files has no split {split!r}; it has {', '.join(files)}"])
+    for name in _as_list(wanted):
+        file = Path(name) if Path(name).is_file() else path.parent / name
+        if not file.is_file():
+            raise_problems(str(path), [f"data file {name!r} is neither here nor beside the YAML"])
+        with open_text(file) as lines:
+            text = lines.read()
+        if text.lstrip().startswith("["):
+            yield from json.loads(text)
+        else:
+            yield from (json.loads(line) for line in text.split("\n") if line.strip())
+
+
+def _render(template: Any, doc: Mapping[str, Any]) -> Any:
+    """Return a field of the record, or the template rendered with it (one newline at its end is kept)."""
+    if not isinstance(template, str):
+        return template
+    if template in doc:
+        return doc[template]
+    sandbox = require("jinja2.sandbox", "lm-eval")
+    environment = sandbox.SandboxedEnvironment(
+        undefined=require("jinja2", "lm-eval").StrictUndefined, keep_trailing_newline=True
+    )
+    return environment.from_string(template).render(**doc)
+
+
+def _choices(doc: Mapping[str, Any], template: Any) -> list[str]:
+    if isinstance(template, dict):
+        return [str(choice) for choice in template.values()]
+    value = _render(template, doc)
+    if isinstance(value, str):
+        value = ast.literal_eval(value)
+    return [str(_render(choice, doc)) if isinstance(template, list) else str(choice) for choice in value]
+
+
+def _example(doc: Mapping[str, Any], row: int, config: Mapping[str, Any], output: str) -> Example:
+    identity = str(doc.get("id", row))
+    target = _render(config["doc_to_target"], doc)
+    if output == "loglikelihood_rolling":
+        return Example(id=identity, question=str(target))
+    question = str(_render(config["doc_to_text"], doc))
+    if output == "multiple_choice":
+        choices = _choices(doc, config["doc_to_choice"])
+        if isinstance(target, str):
+            target = choices.index(target) if target in choices else int(target)
+        return Example(
+            id=identity,
+            question=question,
+            choices=tuple(choices),
+            answer_index=int(target),
+            answers=(choices[int(target)],),
+        )
+    answers: Sequence[Any] = target if isinstance(target, list | tuple) else [target]
+    return Example(id=identity, question=question, answers=tuple(str(answer) for answer in answers))
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    return (KeyError, TypeError, ValueError, IndexError, SyntaxError, require("jinja2", "lm-eval").TemplateError)
