@@ -28,7 +28,8 @@ class Allocation:
     D, R : float or ndarray
         Pretraining tokens and store tokens.
     share : float or ndarray
-        The part of the spending that goes to the store: R / budget for equal prices.
+        The part of the spending that goes to the store: R / budget for equal prices. From `compute_optimal` it is the
+        part of the tokens, R / (D + R).
     loss : float or ndarray
         The law's loss at the optimum; ``value`` is the metric that the link makes of it.
     gain : float or ndarray
@@ -108,9 +109,11 @@ class Allocation:
                 elif np.isfinite(rate) and rate > 0:
                     text += f" (the first store token replaces {rate:.3g} pretraining tokens)"
             else:
-                text = f"pretrain on {row['D']:.3g} tokens, retrieve from {row['R']:.3g} ({100 * row['share']:.1f}%)"
+                whole = "budget" if self.budget_unit == "tokens" else "tokens"
+                text = f"pretrain on {row['D']:.3g} tokens, retrieve from {row['R']:.3g} ({100 * row['share']:.1f}%"
                 if "share_low" in row:
                     text += f", {100 * row['share_low']:.1f} to {100 * row['share_high']:.1f}%"
+                text += f" of the {whole})"
                 text += f"; lowers the loss by {row['gain']:.3g}"
                 text += {
                     "interior": "",
@@ -125,7 +128,7 @@ class Allocation:
             others = [f"{100 * s:.0f}% at {k}" for k, s in shares.items() if s > 0 and k not in ("interior", "R=0")]
             if shares.get("R=0", 0) > 0 and row["boundary"] != "R=0":
                 others.insert(0, f"{100 * shares['R=0']:.0f}% with no retrieval at all")
-            if row["boundary"] == "R=0" and shares:
+            if row["boundary"] == "R=0" and shares and shares.get("R=0", 0.0) < 1:
                 others.insert(0, f"{100 * (1 - shares.get('R=0', 0.0)):.0f}% with some retrieval")
             lines.append(head + text + (f" [replicates: {', '.join(others)}]" if others else ""))
         return lines
