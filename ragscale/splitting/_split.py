@@ -234,6 +234,17 @@ class Split:
         directory = {"pool": self.path, "validation": self.path / "validation"}[part]
         return read_documents(directory / "documents.jsonl.zst")
 
+    def contamination(self) -> pd.DataFrame:
+        """Return one row per evaluation task: its questions, how many were too short to check, how many had hits."""
+        columns = ["questions", "questions_too_short", "questions_with_hits", "documents_with_hits"]
+        table = pd.DataFrame.from_dict(self.manifest["contamination"], orient="index", columns=columns)
+        return table.assign(share=table["questions_with_hits"] / table["questions"]).rename_axis("task")
+
+    def contaminated_documents(self) -> pd.DataFrame:
+        """Return one row per document and task with a hit: which questions, and how many of their n-grams."""
+        rows = read_documents(self.path / "contaminated.jsonl.zst")
+        return pd.DataFrame(list(rows), columns=["id", "task", "questions"])
+
     def audit(self, **options: Any) -> AuditReport:
         """Read everything again and prove what the manifest says; see `ragscale.splitting.audit`."""
         from ragscale.splitting._audit import audit

@@ -23,7 +23,11 @@ END_OF_TEXT = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|eot_id|>"
 
 @dataclass(frozen=True, slots=True)
 class SplitTokenizer:
-    """The tokenizer as the split keeps it: its JSON text, and which token ends a document."""
+    """The tokenizer as the split keeps it: its JSON text, and which token ends a document.
+
+    Truncation, padding and the post-processor (which adds tokens such as BOS around a text) are taken out: a split
+    holds the tokens of texts and the end-of-text token, nothing else, and one vocabulary has one digest.
+    """
 
     json: str
     eos_token: str
@@ -85,15 +89,16 @@ def as_split_tokenizer(tokenizer: Any, eos_token: str | None = None) -> SplitTok
             f"a tokenizer must be a name, a path, a Hugging Face fast tokenizer or a tokenizers.Tokenizer, "
             f"got {type(tokenizer).__name__}"
         )
-    backend = require("tokenizers", "split").Tokenizer.from_str(backend.to_str())
-    backend.no_truncation()
-    backend.no_padding()
+    content = json.loads(backend.to_str())
+    content.update(truncation=None, padding=None, post_processor=None)
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    backend = require("tokenizers", "split").Tokenizer.from_str(text)
     eos = eos_token or found or next((token for token in END_OF_TEXT if backend.token_to_id(token) is not None), None)
     if eos is None or backend.token_to_id(str(eos)) is None:
         raise ConfigError(
             f"the tokenizer has no end-of-text token {eos!r} in its vocabulary: pass eos_token= with one that it has"
         )
-    return SplitTokenizer(backend.to_str(), str(eos))
+    return SplitTokenizer(text, str(eos))
 
 
 def _from_path_or_name(name: str) -> tuple[Any, str | None]:
@@ -170,7 +175,7 @@ def _train(documents: Iterable[Document | str], vocab_size: int, eos_token: str,
         show_progress=False,
     )
     backend.train_from_iterator(_texts(documents), trainer=trainer)
-    return SplitTokenizer(backend.to_str(), eos_token)
+    return as_split_tokenizer(backend, eos_token)
 
 
 def _texts(documents: Iterable[Document | str]) -> Iterator[str]:

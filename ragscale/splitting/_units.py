@@ -45,12 +45,12 @@ class UnitTask:
         return self.work / "units"
 
 
-def plan_units(sizes: NDArray[np.int64], unit_bytes: int = UNIT_BYTES) -> list[tuple[int, int]]:
-    """Group neighbouring key ranges to units of about ``unit_bytes``; returns the (low, high) keys of each unit."""
+def plan_units(sizes: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Group neighbouring key ranges to units of about `UNIT_BYTES`; returns the (low, high) keys of each unit."""
     width = (1 << 64) // len(sizes)
     units, start, pending = [], 0, 0
     for i, size in enumerate(sizes.tolist()):
-        if pending and pending + size > unit_bytes:
+        if pending and pending + size > UNIT_BYTES:
             units.append((start * width, i * width))
             start, pending = i, 0
         pending += size
