@@ -36,8 +36,8 @@ def parity(fit: ManifoldFit, *, ax: Axes | None = None) -> Axes:
         Drawn on a new figure by default.
     """
     ax = _axes(ax)
-    observed, predicted, sizes = _observed(fit), fit.predict(fit.data["N"], fit.data["D"], _store(fit)), fit.data["N"]
-    for size, colour in _colours(sizes):
+    observed, predicted, sizes = _observed(fit), fit.to_frame()["predicted"].to_numpy(), fit.data["N"]
+    for size, colour in size_colours(sizes):
         rows = np.asarray(sizes == size)
         ax.plot(observed[rows], predicted[rows], "o", color=colour, ms=4, alpha=0.7, label=_count(size))
     low, high = min(observed.min(), predicted.min()), max(observed.max(), predicted.max())
@@ -65,11 +65,10 @@ def residuals(fit: ManifoldFit, *, against: str = "D", ax: Axes | None = None) -
     if against not in _LABELS:
         raise ConfigError(f"residuals(against={against!r}): must be 'N', 'D' or 'R'")
     ax = _axes(ax)
-    store = _store(fit)
-    values = np.asarray(store if against == "R" else fit.data[against], dtype=float)
-    predicted = fit.predict(fit.data["N"], fit.data["D"], store)
+    values = np.asarray(_store(fit) if against == "R" else fit.data[against], dtype=float)
+    predicted = fit.to_frame()["predicted"].to_numpy()
     percent = 100 * (_observed(fit) / predicted - 1)
-    for size, colour in _colours(fit.data["N"]):
+    for size, colour in size_colours(fit.data["N"]):
         rows = np.asarray(fit.data["N"] == size)
         ax.plot(values[rows], percent[rows], "o", color=colour, ms=4, alpha=0.7, label=_count(size))
     ax.axhline(0, color="0.4", lw=1, zorder=0)
@@ -108,7 +107,7 @@ def slices(
     data, store = point.data, np.asarray(_store(point), dtype=float)
     ratio = float(np.median(data["D"] / data["N"])) if tokens_per_parameter is None else tokens_per_parameter
     observed = _observed(point)
-    for size, colour in _colours(data["N"]):
+    for size, colour in size_colours(data["N"]):
         of_size = np.asarray(data["N"] == size)
         tokens = np.asarray(data["D"], dtype=float)
         nearest = tokens[of_size][np.argmin(np.abs(np.log(tokens[of_size] / (ratio * size))))]
@@ -208,7 +207,7 @@ def allocation(
     """
     ax = _axes(ax)
     totals = np.asarray(budgets, dtype=float)
-    for size, colour in _colours(np.asarray(N, dtype=float)):
+    for size, colour in size_colours(np.asarray(N, dtype=float)):
         best = optimal_allocation(fit, N=size, budget=totals)
         ax.plot(totals, 100 * np.asarray(best.share), "-", color=colour, lw=1.6, label=_count(size))
         if best.replicates:
@@ -230,7 +229,7 @@ def exchange(fit: ManifoldFit, *, R: float, ax: Axes | None = None) -> Axes:
     ax : Axes, optional
     """
     ax = _axes(ax)
-    for size, colour in _colours(fit.data["N"]):
+    for size, colour in size_colours(fit.data["N"]):
         tokens = np.asarray(fit.data.loc[fit.data["N"] == size, "D"], dtype=float)
         grid = np.geomspace(tokens.min(), tokens.max(), 80)
         ax.plot(grid / size, exchange_rate(fit, N=size, D=grid, R=R).value, color=colour, lw=1.6, label=_count(size))
@@ -291,8 +290,18 @@ def _axes(ax: Axes | None) -> Axes:
     return require("matplotlib.pyplot", "plot").subplots(figsize=(6.4, 4.4), layout="constrained")[1]
 
 
-def _colours(sizes: Any) -> list[tuple[float, Any]]:
-    """Pair every distinct size, ascending, with a colour from dark (small) to light (large)."""
+def size_colours(sizes: Any) -> list[tuple[float, Any]]:
+    """Pair every distinct size, ascending, with a colour from dark (small) to light (large).
+
+    Parameters
+    ----------
+    sizes : array-like
+        Model sizes, repeated or not.
+
+    Returns
+    -------
+    list of (float, RGBA)
+    """
     unique = np.unique(np.asarray(sizes, dtype=float))
     palette = require("matplotlib", "plot").colormaps["viridis"](np.linspace(0, 0.85, len(unique)))
     return list(zip(unique, palette, strict=True))

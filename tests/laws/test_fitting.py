@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 
+from ragscale import plotting
 from ragscale.errors import ResultsError, ResultsWarning
-from ragscale.fitting import ManifoldFit, fit_manifold, laws
+from ragscale.fitting import ManifoldFit, bootstrap, fit_manifold, laws
+
+mpl.use("Agg")
+plt = pytest.importorskip("matplotlib.pyplot")
 
 N, D = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e8, 1e10, 6), np.geomspace(2e9, 1e12, 8)))
 
@@ -66,6 +71,21 @@ def test_a_fit_recovers_the_surface_that_made_the_table(law, theta, tmp_path):
     fit.to_json(tmp_path / "fit.json")
     again = ManifoldFit.from_json(tmp_path / "fit.json")
     assert (again.predict(N, D, 0.0, **columns) == fit.predict(N, D, 0.0, **columns)).all()
+
+
+@pytest.mark.parametrize(("law", "theta"), CASES, ids=[law.name for law, _ in CASES])
+def test_resampling_summaries_and_plots_take_every_law(law, theta):
+    table, clean = made(law, theta)
+    fit = fit_manifold(table, law)
+    assert law.name in fit.summary()
+    resampled = bootstrap(fit, n_resamples=40, rng=0)
+    columns = {name: table[name] for name in law.further_columns}
+    interval = resampled.interval(N, D, 0.0, **columns)
+    inside = (interval.low <= clean) & (clean <= interval.high)
+    assert inside.mean() > 0.6  # 40 resamples of 48 rows; far from it where rows and columns fell apart
+    for axes in (plotting.parity(fit), plotting.residuals(fit)):
+        assert axes.get_xlabel()
+        plt.close("all")
 
 
 def test_a_law_with_nine_parameters_is_fitted_to_better_than_the_noise():
