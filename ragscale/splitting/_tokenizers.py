@@ -75,10 +75,12 @@ def as_split_tokenizer(tokenizer: Any, eos_token: str | None = None) -> SplitTok
     ConfigError
         When it has no fast backend, or the end-of-text token cannot be told.
     """
-    if isinstance(tokenizer, SplitTokenizer):
-        return tokenizer
     backend: Any
-    if isinstance(tokenizer, str | os.PathLike):
+    if isinstance(tokenizer, SplitTokenizer):
+        if eos_token in (None, tokenizer.eos_token):
+            return tokenizer
+        backend, found = tokenizer.backend(), None
+    elif isinstance(tokenizer, str | os.PathLike):
         backend, found = _from_path_or_name(os.fspath(tokenizer))
     elif hasattr(tokenizer, "backend_tokenizer"):
         backend, found = tokenizer.backend_tokenizer, tokenizer.eos_token

@@ -100,7 +100,7 @@ class _UnitWriter:
         compress = require("zstandard", "split").ZstdCompressor(level=COMPRESSION_LEVEL).compress
         lengths: list[int] = []
         blocks: list[tuple[bytes, NDArray[Any]]] = []
-        n_characters = n_bytes = 0
+        n_characters = 0
         with (
             open(self.directory / "tokens.bin", "wb") as tokens,
             open(self.directory / "documents.jsonl", "w", encoding="utf-8") as documents,
@@ -121,7 +121,6 @@ class _UnitWriter:
                     tokens.write(np.array(ids, dtype=self.task.dtype).tobytes())
                     lengths.append(len(ids))
                     n_characters += len(document.text)
-                    n_bytes += len(document.text.encode())
                     documents.write(_document_line(document, len(ids), flag))
                     lines += _passage_lines(document, encoding, len(ids), self.task.size, self.task.overlap)
                 blocks += _compress_backward(lines, compress)
@@ -131,7 +130,7 @@ class _UnitWriter:
             "documents": len(lengths),
             "tokens": sum(lengths),
             "characters": n_characters,
-            "bytes": n_bytes,
+            "bytes": sum(map(len, packed)),
             "dropped": self.dropped,
             "contamination": self.contamination,
         }
