@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ragscale.passages import Passage
 
 _ARRAYS = ("starts", "rows", "counts", "lengths")
-_N_SMALL = 9  # counts below this have their term frequency part tabled per length and store
 _QUERIES_AT_ONCE = 512
 
 
@@ -126,7 +125,7 @@ class BM25Retriever(Retriever):
         scored = _lucene_lengths(lengths) if self.length_encoding == "lucene" else lengths
         self._class_lengths, length_class = np.unique(scored, return_inverse=True)
         self._length_class = length_class.astype(np.min_scalar_type(len(self._class_lengths)))
-        self._impacts: NDArray[np.float32] | None = None
+        self._whole: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]] | None = None
 
     def _search(self, queries: Sequence[str], k: int) -> tuple[Any, Any]:
         return self._search_nested(queries, k, [self.n_passages])[0]
@@ -153,33 +152,51 @@ class BM25Retriever(Retriever):
         self, numbers: list[NDArray[np.int64]], n_in_store: NDArray[np.int64], k: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         bounds = np.cumsum([0, *map(len, numbers)])
-        flat = np.concatenate([np.empty(0, dtype=np.int64), *numbers])
-        unique, where = np.unique(flat, return_inverse=True)
-        if not unique.size:
+        terms = np.concatenate([np.empty(0, dtype=np.int64), *numbers])
+        if not terms.size:
             shape = (len(n_in_store), len(numbers), k)
             return np.full(shape, -1, dtype=np.int64), np.full(shape, -np.inf, dtype=np.float32)
-        whole = len(n_in_store) == 1 and n_in_store[0] == self.n_passages
-        kernel = self._kernel()
-        if whole and kernel is not None:
-            if self._impacts is None:
-                self._impacts = self._all_impacts()
-            rows, scores = kernel.search_impacts(
-                flat, bounds, self._starts, self._rows, self._impacts, self.n_passages, k
-            )
-            return rows[None], scores[None]
         norms = self._norms(n_in_store)
-        idf = self._idf(self._document_frequencies(unique, n_in_store), n_in_store)[where]
+        n_holding = self._document_frequencies(terms, n_in_store)
+        idf = self._idf(n_holding, n_in_store)
+        postings = (self._starts, self._rows, self._counts)
+        kernel = self._kernel()
         if kernel is None:
             from ragscale.retrieval._bm25_kernel import search_numpy
 
             per_query = [idf[bounds[i] : bounds[i + 1]] for i in range(len(numbers))]
-            postings = (self._starts, self._rows, self._counts)
             return search_numpy(numbers, per_query, postings, self._length_class, norms, n_in_store, k)
-        count = np.arange(_N_SMALL, dtype=np.float64)[:, None, None]
-        small = count / (norms + np.where(count == 0, 1, count))
-        return kernel.search_nested(
-            flat, bounds, idf, self._starts, self._rows, self._counts, self._length_class, norms, small, n_in_store, k
+        impacts, whole_idf, whole_norm = self._in_whole()
+        rows, scores, is_open = kernel.search(
+            terms,
+            bounds,
+            postings,
+            self._length_class,
+            impacts,
+            whole_idf[terms],
+            whole_norm,
+            idf,
+            n_holding,
+            norms,
+            n_in_store,
+            k,
+            10 + k // 4,  # more would be kept and sorted for nothing, less leaves pairs open
         )
+        for store in np.flatnonzero(is_open.any(axis=1)).tolist():
+            left = np.flatnonzero(is_open[store])
+            places = np.concatenate([np.arange(bounds[query], bounds[query + 1]) for query in left])
+            their_bounds = np.cumsum([0, *np.diff(bounds)[left]])
+            rows[store, left], scores[store, left] = kernel.search_open(
+                terms[places],
+                their_bounds,
+                postings,
+                self._length_class,
+                idf[places, store],
+                np.ascontiguousarray(norms[:, store]),
+                n_in_store[store],
+                k,
+            )
+        return rows, scores
 
     def _kernel(self) -> Any:
         """Return the compiled kernel, or None where numba is missing or was refused."""
@@ -197,8 +214,11 @@ class BM25Retriever(Retriever):
 
     def _document_frequencies(self, terms: NDArray[np.int64], n_in_store: NDArray[np.int64]) -> NDArray[np.int64]:
         """Count the passages of each store that hold each term, (n_terms, n_stores): postings are in store order."""
-        postings = (self._rows[self._starts[term] : self._starts[term + 1]] for term in terms.tolist())
-        return np.array([np.searchsorted(rows, n_in_store) for rows in postings])
+        if n_in_store[0] == self.n_passages:
+            return (self._starts[terms + 1] - self._starts[terms])[:, None]
+        unique, where = np.unique(terms, return_inverse=True)
+        postings = (self._rows[self._starts[term] : self._starts[term + 1]] for term in unique.tolist())
+        return np.array([np.searchsorted(rows, n_in_store) for rows in postings], dtype=np.int64)[where]
 
     def _idf(self, n_holding: NDArray[np.int64], n_in_store: NDArray[np.int64]) -> NDArray[np.float32]:
         n = self._n_scored(n_in_store)
@@ -212,18 +232,20 @@ class BM25Retriever(Retriever):
     def _n_scored(self, n_in_store: NDArray[np.int64]) -> NDArray[np.int64]:
         return self._n_not_empty[n_in_store - 1] if self.length_encoding == "lucene" else n_in_store
 
-    def _all_impacts(self) -> NDArray[np.float32]:
-        """Return every posting's contribution in the largest store, in the order of the postings."""
-        everything = np.array([self.n_passages])
-        idf = self._idf(np.diff(self._starts)[:, None], everything)[:, 0]
-        norms = self._norms(everything)[:, 0]
-        impacts = np.repeat(idf, np.diff(self._starts))
-        step = 1 << 20
-        for start in range(0, len(impacts), step):
-            part = slice(start, start + step)
-            count = self._counts[part].astype(np.float64)
-            impacts[part] = impacts[part] * (count / (norms[self._length_class[self._rows[part]]] + count))
-        return impacts
+    def _in_whole(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+        """Return every posting's contribution over the whole index, every term's idf and every length class's norm."""
+        if self._whole is None:
+            everything = np.array([self.n_passages])
+            idf = self._idf(np.diff(self._starts)[:, None], everything)[:, 0]
+            norm = np.ascontiguousarray(self._norms(everything)[:, 0])
+            impacts = np.repeat(idf, np.diff(self._starts))
+            step = 1 << 20
+            for start in range(0, len(impacts), step):
+                part = slice(start, start + step)
+                count = self._counts[part].astype(np.float64)
+                impacts[part] = impacts[part] * (count / (norm[self._length_class[self._rows[part]]] + count))
+            self._whole = (impacts, idf, norm)
+        return self._whole
 
     def _save(self, directory: Path) -> None:
         for name in _ARRAYS:

@@ -52,23 +52,86 @@ def _push(scores, rows, size, score, row):
 
 
 @_compiled
-def search_impacts(terms, bounds, starts, rows, impacts, n_rows, k):  # noqa: PLR0917
-    """Return rows and scores, (n_queries, k), over one store whose contributions are precomputed. Not yet ordered."""
-    n_queries = len(bounds) - 1
-    found = np.full((n_queries, k), -1, dtype=np.int64)
-    best = np.full((n_queries, k), -np.inf, dtype=np.float32)
+def _sort(scores, rows, size):
+    """Turn the heap into falling scores, equal ones by rising row."""
+    while size > 1:
+        size -= 1
+        score, row = scores[size], rows[size]
+        scores[size], rows[size] = scores[0], rows[0]
+        place = 0
+        while True:
+            child = 2 * place + 1
+            if child >= size:
+                break
+            if child + 1 < size and _worse(scores[child + 1], rows[child + 1], scores[child], rows[child]):
+                child += 1
+            if not _worse(scores[child], rows[child], score, row):
+                break
+            scores[place], rows[place] = scores[child], rows[child]
+            place = child
+        scores[place], rows[place] = score, row
+
+
+@_compiled
+def _find(rows, low, high, row):
+    """Return where ``row`` stands in ``rows[low:high]``, or -1."""
+    n = high - low
+    if n == 0:
+        return -1
+    while n > 1:
+        half = n >> 1
+        low += half * (rows[low + half - 1] < row)  # no branch to predict
+        n -= half
+    if rows[low] != row:
+        return -1
+    return low
+
+
+@_compiled
+def search(  # noqa: PLR0917
+    terms, bounds, postings, length_class, impacts, whole_idf, whole_norm, idf, n_holding, norms, n_in_store, k, reserve
+):
+    """Return rows and scores, (n_stores, n_queries, k), best first, and which (store, query) are not yet proven.
+
+    One pass scores every passage in the whole index, from precomputed ``impacts``, and keeps the best ``k + reserve``
+    so far. When the pass reaches the end of a smaller store, those are scored exactly in it, best first, until none
+    that is left can come among its k best: a passage's score in the store is at most ``most`` times its score in the
+    whole. Where the reserve runs out before, the pair is marked as open.
+    """
+    starts, rows, counts = postings
+    n_queries, n_stores = len(bounds) - 1, len(n_in_store)
+    n_rows, n_whole = n_in_store[-1], len(length_class)
+    kept = k if n_in_store[0] == n_whole else k + reserve
+    found = np.full((n_stores, n_queries, k), -1, dtype=np.int64)
+    best = np.full((n_stores, n_queries, k), -np.inf, dtype=np.float32)
+    is_open = np.zeros((n_stores, n_queries), dtype=np.bool_)
+    heap_scores, heap_rows = np.empty(kept, dtype=np.float32), np.empty(kept, dtype=np.int64)
+    tried_scores, tried_rows = np.empty(kept, dtype=np.float32), np.empty(kept, dtype=np.int64)
     block = min(BLOCK, n_rows)
     totals = np.zeros(block, dtype=np.float32)
     touched = np.empty(block, dtype=np.int64)
+    # where the query's terms stand for passages that were scored exactly before, by row
+    most_terms, most_slots = 0, 0
+    for query in range(n_queries):
+        most_terms = max(most_terms, bounds[query + 1] - bounds[query])
+    if kept > k:
+        most_slots = min(kept * n_stores, n_rows)
+    slot_of = np.full(n_rows if kept > k else 0, -1, dtype=np.int32)
+    slots = np.empty(most_slots, dtype=np.int64)
+    places = np.empty((most_slots, most_terms), dtype=np.int64)
+    length_ratio = np.ones(n_stores)
+    for store in range(n_stores):
+        for i in range(len(norms)):
+            if norms[i, store] > 0:
+                length_ratio[store] = max(length_ratio[store], whole_norm[i] / norms[i, store])
     for query in range(n_queries):
         first, last = bounds[query], bounds[query + 1]
         at = np.empty(last - first, dtype=np.int64)
         for i in range(last - first):
             at[i] = starts[terms[first + i]]
-        size = 0
-        base = 0
+        size = base = store = n_slots = 0
         while base < n_rows:
-            end = min(base + block, n_rows)
+            end = min(base + block, n_in_store[store])
             n_touched = 0
             for i in range(last - first):
                 j, stop = at[i], starts[terms[first + i] + 1]
@@ -84,63 +147,76 @@ def search_impacts(terms, bounds, starts, rows, impacts, n_rows, k):  # noqa: PL
                 row = touched[i]
                 score = totals[row]
                 totals[row] = 0
-                if size < k or score >= best[query, 0]:
-                    size = _push(best[query], found[query], size, score, row + base)
+                if size < kept or score >= heap_scores[0]:
+                    size = _push(heap_scores, heap_rows, size, score, row + base)
             base = end
-    return found, best
+            if base < n_in_store[store]:
+                continue
+            tried_scores[:size] = heap_scores[:size]
+            tried_rows[:size] = heap_rows[:size]
+            _sort(tried_scores, tried_rows, size)
+            if base == n_whole:
+                best[store, query, : min(size, k)] = tried_scores[: min(size, k)]
+                found[store, query, : min(size, k)] = tried_rows[: min(size, k)]
+                break
+            most = 0.0
+            for i in range(first, last):
+                if n_holding[i, store] > 0:
+                    most = max(most, np.float64(idf[i, store]) / np.float64(whole_idf[i]))
+            most *= length_ratio[store] * (1 + 2.4e-7 * (last - first + 8))  # rounding of both sums in float32
+            n_best = 0
+            proven = size < kept
+            for i in range(size):
+                if n_best == k and tried_scores[i] * most < best[store, query, 0]:
+                    proven = True
+                    break
+                row = tried_rows[i]
+                if slot_of[row] < 0:
+                    slot_of[row] = n_slots
+                    slots[n_slots] = row
+                    for t in range(last - first):
+                        term = terms[first + t]
+                        places[n_slots, t] = _find(rows, starts[term], starts[term + 1], row)
+                    n_slots += 1
+                slot, norm, score = slot_of[row], norms[length_class[row], store], np.float32(0)
+                for t in range(last - first):
+                    place = places[slot, t]
+                    if place >= 0:
+                        count = np.float64(counts[place])
+                        score += np.float32(np.float64(idf[first + t, store]) * (count / (norm + count)))
+                n_best = _push(best[store, query], found[store, query], n_best, score, row)
+            _sort(best[store, query], found[store, query], n_best)
+            is_open[store, query] = not proven
+            store += 1
+            if base == n_rows:
+                break
+        for i in range(n_slots):
+            slot_of[slots[i]] = -1
+    return found, best, is_open
 
 
 @_compiled
-def search_nested(terms, bounds, idf, starts, rows, counts, length_class, norms, small, n_in_store, k):  # noqa: PLR0917
-    """Return rows and scores, (n_stores, n_queries, k). Not yet ordered.
-
-    ``small[count, class, store]`` holds the term frequency part for the small counts, to save most divisions.
-    """
-    n_queries, n_stores = len(bounds) - 1, len(n_in_store)
-    n_rows = n_in_store[-1]
-    found = np.full((n_stores, n_queries, k), -1, dtype=np.int64)
-    best = np.full((n_stores, n_queries, k), -np.inf, dtype=np.float32)
-    sizes = np.zeros(n_stores, dtype=np.int64)
-    block = min(max(BLOCK // n_stores, 1024), n_rows)
-    totals = np.zeros((block, n_stores), dtype=np.float32)
-    touched = np.empty(block, dtype=np.int64)
-    n_small = small.shape[0]
+def search_open(terms, bounds, postings, length_class, idf, norm, n_rows, k):  # noqa: PLR0917
+    """Return rows and scores, (n_queries, k), best first, of one store by scoring every passage of it."""
+    starts, rows, counts = postings
+    n_queries = len(bounds) - 1
+    found = np.full((n_queries, k), -1, dtype=np.int64)
+    best = np.full((n_queries, k), -np.inf, dtype=np.float32)
+    totals = np.zeros(n_rows, dtype=np.float32)
+    touched = np.empty(n_rows, dtype=np.int64)
     for query in range(n_queries):
-        first, last = bounds[query], bounds[query + 1]
-        at = np.empty(last - first, dtype=np.int64)
-        for i in range(last - first):
-            at[i] = starts[terms[first + i]]
-        sizes[:] = 0
-        base = 0
-        least = 0  # the smallest store that holds this block
-        while base < n_rows:
-            while n_in_store[least] <= base:
-                least += 1
-            end = min(base + block, n_in_store[least])
-            n_touched = 0
-            for i in range(last - first):
-                j, stop = at[i], starts[terms[first + i] + 1]
-                while j < stop and rows[j] < end:
-                    row, count, length = rows[j] - base, counts[j], length_class[rows[j]]
-                    if totals[row, n_stores - 1] == 0:
-                        touched[n_touched] = row
-                        n_touched += 1
-                    if count < n_small:
-                        for store in range(least, n_stores):
-                            part = np.float64(idf[first + i, store]) * small[count, length, store]
-                            totals[row, store] += np.float32(part)
-                    else:
-                        for store in range(least, n_stores):
-                            fraction = np.float64(count) / (norms[length, store] + np.float64(count))
-                            totals[row, store] += np.float32(np.float64(idf[first + i, store]) * fraction)
-                    j += 1
-                at[i] = j
-            for i in range(n_touched):
-                row = touched[i]
-                for store in range(least, n_stores):
-                    score = totals[row, store]
-                    totals[row, store] = 0
-                    if sizes[store] < k or score >= best[store, query, 0]:
-                        sizes[store] = _push(best[store, query], found[store, query], sizes[store], score, row + base)
-            base = end
+        n_touched = size = 0
+        for i in range(bounds[query], bounds[query + 1]):
+            j, stop = starts[terms[i]], starts[terms[i] + 1]
+            while j < stop and rows[j] < n_rows:
+                row, count = rows[j], np.float64(counts[j])
+                if totals[row] == 0:
+                    touched[n_touched] = row
+                    n_touched += 1
+                totals[row] += np.float32(np.float64(idf[i]) * (count / (norm[length_class[row]] + count)))
+                j += 1
+        for i in range(n_touched):
+            size = _push(best[query], found[query], size, totals[touched[i]], touched[i])
+            totals[touched[i]] = 0
+        _sort(best[query], found[query], size)
     return found, best
