@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 
+from ragscale import datasets
 from ragscale.fitting import Chinchilla, laws
 
 
@@ -127,11 +127,11 @@ def test_broken_power_law_of_figure_1_decomposes_into_its_segments():
 @pytest.mark.parametrize(
     ("trained_on", "published", "mean_error"), [("c4_original", "c4", 0.02), ("rpj", "redpajama", 0.02)]
 )
-def test_published_overtraining_laws_predict_the_authors_own_runs(shared_data, trained_on, published, mean_error):
-    runs = pd.read_csv(shared_data / "results" / "mlfoundations_losses.csv")
-    runs = runs[(runs["train_dataset"] == trained_on) & (runs["val"] == "c4_val")].astype({"N": float, "D": float})
+def test_published_overtraining_laws_predict_the_authors_own_runs(trained_on, published, mean_error):
+    runs = datasets.load("mlfoundations_losses")
+    runs = runs[(runs["corpus"] == trained_on) & (runs["task"] == "c4_val")]
     predicted = laws.Overtraining().loss(runs["N"], runs["D"], 0, values(laws.Overtraining, published))
-    relative = predicted / runs["loss"].to_numpy() - 1
+    relative = predicted / runs["value"].to_numpy() - 1
     assert np.abs(relative).mean() < mean_error
     assert abs(relative.mean()) < 0.005
 
