@@ -72,7 +72,7 @@ class TrainConfig:
         Of the initial weights, and of the order of repeated epochs.
     precision : {"auto", "fp32", "bf16", "bf16-true"}
         ``"bf16"`` is float32 weights with bfloat16 autocast; "auto" takes it on CUDA and on CPUs that have bfloat16
-        instructions when the model is at least 128 wide. "bf16-true" (no float32 weights) is refused unless
+        instructions when the model is at least 64 wide. "bf16-true" (no float32 weights) is refused unless
         ``allow_bf16_true``: updates below half a bfloat16 step vanish, and RMSNorm gains never move.
     allow_bf16_true, allow_short_runs : bool
         Lift the refusals, to reproduce work that did so.

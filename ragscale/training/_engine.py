@@ -27,7 +27,7 @@ def resolve_precision(config: TrainConfig, model: ModelConfig, device: torch.dev
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.cpu._is_avx512_bf16_supported()
     # below this width the casts cost more than the products save
-    return "bf16" if fast and model.d_model >= 128 else "fp32"
+    return "bf16" if fast and model.d_model >= 64 else "fp32"
 
 
 class _WithLoss(nn.Module):
@@ -92,7 +92,12 @@ class Engine:
         hf_model.to(self.device)
         hf_model.train()
         if config.activation_checkpointing:
-            hf_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            # transformers 5.23 renamed it
+            new = getattr(hf_model, "activation_checkpointing_enable", None)
+            if new is not None:
+                new(activation_checkpointing_kwargs={"use_reentrant": False})
+            else:
+                hf_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self._compiled = self.device.type == "cuda" if config.compile is None else config.compile
         if self._compiled and not self._sharded:
             hf_model.model.compile(dynamic=False)

@@ -52,7 +52,7 @@ class Log:
         self._file.flush()
         if "loss" in row:
             shown = {
-                "loss": f"{row['loss']:.3f}",
+                "loss": "not finite" if row["loss"] is None else f"{row['loss']:.3f}",
                 "D/N": f"{row['D/N']:.2f}",
                 "tok/s": f"{row['tokens_per_second']:,.0f}",
             }

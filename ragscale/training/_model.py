@@ -25,6 +25,7 @@ PAPER = {
 }
 # rungs that a CPU can train, with the vocabulary that goes with them
 CPU = {
+    "0.05M": (2, 32, 1, 64, 1024),
     "0.15M": (2, 64, 2, 128, 1024),
     "0.5M": (2, 96, 3, 256, 2048),
     "1M": (2, 128, 2, 512, 2048),
@@ -117,13 +118,13 @@ class ModelConfig:
 
     @classmethod
     def olmo2(cls, name: str, *, vocab_size: int | None = None, **changes: Any) -> ModelConfig:
-        """Return a shape of the paper's family (30M to 3B) or a rung for CPUs (0.15M to 13M) by name.
+        """Return a shape of the paper's family (30M to 3B) or a rung for CPUs (0.05M to 13M) by name.
 
         Parameters
         ----------
         name : str
-            "30M", "136M", "233M", "728M", "1B", "3B" (the paper's labels), or "0.15M", "0.5M", "1M", "2.5M", "6M",
-            "13M".
+            "30M", "136M", "233M", "728M", "1B", "3B" (the paper's labels), or "0.05M", "0.15M", "0.5M", "1M", "2.5M",
+            "6M", "13M".
         vocab_size : int or None
             None takes 100,352 (OLMo-2's) for the paper's shapes and 1,024 to 8,192 for the CPU rungs.
         **changes

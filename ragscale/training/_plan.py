@@ -84,7 +84,7 @@ class Plan:
         """Return the tokens that a segment reads."""
         end = segment.stop * self.batch_tokens
         if segment.tokens is not None and self.config.schedule != "wsd-s":
-            end = min(end, segment.tokens)
+            end = segment.tokens
         return end - segment.start * self.batch_tokens
 
     def learning_rate(self, segment: Segment, step: int) -> float:

@@ -477,7 +477,8 @@ class _Run:
             active=processes.first,
         )
         meter = _Meter(plan, processes, segment)
-        pending: list[torch.Tensor] = []
+        # what was measured since the last row of the log is part of the state, so that rows do not depend on stops
+        pending = [torch.tensor(row, device=engine.device) for row in values.pop("unlogged", [])]
         in_a_row = 0
         saved_at = time.monotonic()
         batches = prefetch(lambda at: engine.to_device(*order.load(at, limit)), range(step, segment.stop))
@@ -506,7 +507,8 @@ class _Run:
                     late = False
                 by_step = config.save_every is not None and step % config.save_every == 0
                 if (late or by_step) and not end:
-                    self._save(folder, segment, step, values)
+                    unlogged = torch.stack(pending).tolist() if pending else []
+                    self._save(folder, segment, step, {**values, "unlogged": unlogged})
                     saved_at = time.monotonic()
                 if config.validate_every and step % config.validate_every == 0 and not end:
                     self._validate(segment, step, log)
