@@ -3,5 +3,7 @@ from ._fits import contours as contours
 from ._fits import exchange as exchange
 from ._fits import parity as parity
 from ._fits import residuals as residuals
+from ._fits import size_colours as size_colours
 from ._fits import slices as slices
 from ._fits import surface as surface
+from ._split import split_layout as split_layout
