@@ -27,6 +27,8 @@ from ._result import ManifoldFit as ManifoldFit
 from ._allocation import Allocation as Allocation
 from ._allocation import optimal_allocation as optimal_allocation
 from ._compute_optimal import compute_optimal as compute_optimal
+from ._coverage import Coverage as Coverage
+from ._coverage import coverage_table as coverage_table
 from ._critical_store import critical_store as critical_store
 from ._decision import Estimate as Estimate
 from ._exchange import exchange_rate as exchange_rate

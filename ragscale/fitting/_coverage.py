@@ -11,7 +11,6 @@ from ragscale.errors import ResultsError
 from ragscale.fitting._law import Parameter, SeparableLaw, Theta
 
 _HIT_RATES = {"closed-book": 0.0, "oracle": 1.0, "random": 0.0}
-_A_PASSAGE = 1.0  # tokens of the store that an oracle or random passage counts as
 _REFERENCE = 1e6  # the N and D at which `gold` and `other` are the gains themselves
 
 
@@ -75,7 +74,7 @@ class Coverage(SeparableLaw):
 
 
 def coverage_table(results: pd.DataFrame) -> pd.DataFrame:
-    """Return results with the column ``hit_rate`` that the law `Coverage` reads, from ``condition`` and measured hits.
+    """Return results with the column ``hit_rate`` that the law `Coverage` reads, and ``evidence`` for ``condition``.
 
     A gold passage always hits (1), a random one never (0), and closed book shows nothing. Retrieved rows keep their
     measured ``hit_rate``. Rows that show a passage whatever the store (gold and random ones) get R = 1 token, so that
@@ -97,7 +96,8 @@ def coverage_table(results: pd.DataFrame) -> pd.DataFrame:
             f"coverage_table needs the columns {', '.join(missing)}; evaluate with a retriever records them"
         )
     condition = results["condition"].to_numpy(dtype=str)
-    problems = [f"unknown condition {name!r}" for name in sorted({*condition} - {*_HIT_RATES, "retrieved"})]
+    unknown = sorted({str(name) for name in condition} - {*_HIT_RATES, "retrieved"})
+    problems = [f"unknown condition {name!r}" for name in unknown]
     hits = np.asarray(pd.to_numeric(results["hit_rate"], errors="coerce"), dtype=float)
     stores = np.asarray(pd.to_numeric(results["R"], errors="coerce"), dtype=float)
     retrieved = condition == "retrieved"
@@ -108,8 +108,10 @@ def coverage_table(results: pd.DataFrame) -> pd.DataFrame:
         raise ResultsError("coverage_table: " + "; ".join(problems))
     rates = np.array([_HIT_RATES.get(name, 0.0) for name in condition])
     shown = np.isin(condition, ["oracle", "random"])
-    table = results.assign(
-        hit_rate=np.where(retrieved & (stores > 0), hits, rates), R=np.where(shown, _A_PASSAGE, stores)
+    kept = [name for name in results.columns if name in {"N", "N_total", "D", "value", "task", "metric", "seed"}]
+    table = results[kept].assign(
+        evidence=condition,
+        hit_rate=np.where(retrieved & (stores > 0), hits, rates),
+        R=np.where(shown, stores.max(), stores),
     )
-    keys = [name for name in table.columns if name not in {"prompts", "k", "answer_in_store", "n_cut", "overlap"}]
-    return table.drop_duplicates(keys, ignore_index=True)
+    return pd.DataFrame(table.drop_duplicates(ignore_index=True))

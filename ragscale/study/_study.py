@@ -13,12 +13,13 @@ from tqdm.auto import tqdm
 
 from ragscale import results as results_table
 from ragscale._files import file_digest
-from ragscale.errors import ConfigError, FitError, ResultsError
+from ragscale.errors import ConfigError, ResultsError
 from ragscale.fitting import ManifoldFit, fit_manifold
 from ragscale.splitting import Split
 from ragscale.study._config import StudyConfig
 from ragscale.study._jobs import Executor, Job, JobState, Needs, folder_of, run_jobs, state_of
 from ragscale.study._plan import Cell, cells, model_config, model_name, plan_table
+from ragscale.study._select import select
 from ragscale.study._stages import build_index, evaluate_run, make_split, prepare_questions, train_ladder
 from ragscale.training import TrainConfig
 
@@ -262,7 +263,7 @@ class Study:
             raise ResultsError("nothing is evaluated yet: run the study first")
         order = ["task", "metric", "condition", "N", "D", "R", "seed"]
         table = pd.DataFrame(pd.concat(tables, ignore_index=True))
-        return table.sort_values(by=order, kind="stable", ignore_index=True)
+        return pd.DataFrame(table.sort_values(by=order, kind="stable", ignore_index=True))
 
     def missing(self) -> pd.DataFrame:
         """Return the jobs that are not done, with what stopped them."""
@@ -306,29 +307,6 @@ class Study:
             counts = {"N": shape.n_params, "core": shape.n_core, "head": shape.n_head, "N_total": shape.n_params_total}
             rows.append({"model": model_name(model), "layers": shape.n_layers, "width": shape.d_model, **counts})
         return pd.DataFrame(rows)
-
-
-def select(results: pd.DataFrame, *, metric: str, task: str | None = None) -> pd.DataFrame:
-    """Return the closed-book and retrieved rows of one metric, of one task or averaged over tasks.
-
-    Raises
-    ------
-    FitError
-        When there is none; the message names what there is.
-    """
-    rows = results.query("metric == @metric and condition in ['closed-book', 'retrieved']")
-    rows = rows if task is None else rows.query("task == @task")
-    if rows.empty:
-        raise FitError(
-            f"no closed-book or retrieved row has metric {metric!r}{'' if task is None else f' and task {task!r}'}; "
-            f"there are metrics {sorted(set(results['metric']))} and tasks {sorted(set(results['task']))}"
-        )
-    if task is None and len(set(rows["task"])) > 1:
-        cells = rows.groupby(["N", "D", "R", "seed"], as_index=False).agg(
-            value=("value", "mean"), n=("task", "nunique")
-        )
-        rows = cells.query(f"n == {cells['n'].max()}").drop(columns="n").assign(metric=metric, task="mean")
-    return rows.reset_index(drop=True)
 
 
 def _with_ancestors(jobs: list[Job]) -> list[Job]:
