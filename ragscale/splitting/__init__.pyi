@@ -8,7 +8,6 @@ from ._decontamination import Decontamination as Decontamination
 from ._sources import Reject as Reject
 from ._sources import Source as Source
 from ._sources import as_source as as_source
-from ._sources import as_source as as_source
 from ._sources import read_datatrove_tokens as read_datatrove_tokens
 from ._sources import read_huggingface as read_huggingface
 from ._sources import read_jsonl as read_jsonl

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -215,6 +214,11 @@ class SplitJob:
     def locked(self) -> Iterator[None]:
         """Keep a second run out of the folder; the lock goes with the process, however it ends."""
         self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            import fcntl
+        except ImportError:  # Windows has no such lock: there the caller sees to it that runs do not meet
+            yield
+            return
         with open(self.out / ".lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
