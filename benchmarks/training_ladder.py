@@ -95,8 +95,8 @@ def report(table: pd.DataFrame, work: Path) -> None:
 
     pictures = HERE.parent / "docs" / "_static" / "training"
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    rs.plotting.plot_ladder(table, ax=axes[0])
-    rs.plotting.plot_loss_curves(work / SIZES[1], ax=axes[1])
+    rs.plotting.ladder(table, ax=axes[0])
+    rs.plotting.loss_curves(work / SIZES[1], ax=axes[1])
     figure.savefig(pictures / "ladder.png", dpi=110)
     plt.close(figure)
 
