@@ -2,8 +2,8 @@
 Split a token budget
 ====================
 
-A corpus of T tokens can be trained on, or put into a store that the finished model reads. This example fits a surface to
-results, asks for the best split at every budget, and shows how sure the answer is.
+A corpus of T tokens can be trained on, or put into a store that the finished model reads. This example fits a surface
+to results, asks for the best split at every budget, and shows how sure the answer is.
 """
 
 # %%

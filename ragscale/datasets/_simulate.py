@@ -50,7 +50,7 @@ def simulate(
 
     .. math:: \ln y_i = \ln L(N_i, D_i, R_i) + \sigma \left(\sqrt{s}\, u_{c(i)} + \sqrt{1 - s}\, e_i\right)
 
-    with sigma = ``noise``, s = ``cluster_share``, c(i) the trained model of row i, that is its pair (N, D), and u, e
+    with sigma = ``noise``, s = ``cluster_share``, c(i) the trained model of row i, that is its (N, D, seed), and u, e
     standard normal. One checkpoint is evaluated with every store, so whatever went right or wrong in its training is in
     all its rows: real tables have a high s. A share ``outliers`` of the rows, drawn independently, is
     then 10 to 30% too high, as a run that diverged is.
@@ -64,13 +64,13 @@ def simulate(
         parameters and tokens, and a gain of a realistic size. Laws of your own have no defaults.
     grid : "paper", mapping or DataFrame
         ``"paper"``: the 6 model sizes of the paper, 8 ratios D/N, and 7 ratios R/N with 0, 336 rows. Otherwise columns
-        ``N, D, R``.
+        ``N, D, R``; others are kept, a ``seed`` tells trained models apart, and a law may read further ones.
     noise : float
         Standard deviation of the logarithm.
     outliers : float
         Share of rows that are outliers, in [0, 1].
     cluster_share : float
-        Share of the noise's variance that rows of one (N, D) have in common, in [0, 1].
+        Share of the noise's variance that rows of one trained model have in common, in [0, 1].
     rng : int, Generator, SeedSequence or None
         Randomness, as `numpy.random.default_rng` takes it.
 
@@ -109,14 +109,19 @@ def simulate(
     n, d, r = (np.asarray(counts[c], dtype=np.float64) for c in ("N", "D", "R"))
     definite = definite._resolve(n, d, r)
     theta = _complete(definite, params or {})
-    loss = np.asarray(definite.loss(n, d, r, theta))
+    missing = [c for c in definite.further_columns if c not in counts]
+    if missing:
+        raise ConfigError(f"the law {definite.name!r} also reads {', '.join(missing)}: give a grid with these columns")
+    further = {c: np.asarray(counts[c], dtype=np.float64) for c in definite.further_columns}
+    loss = np.asarray(definite.loss(n, d, r, theta, **further))
     if not (np.isfinite(loss).all() and (loss > 0).all()):
         worst = int(np.argmin(np.where(np.isfinite(loss), loss, -np.inf)))
         raise ConfigError(
             f"the law {definite.name!r} gives {loss[worst]:g} at N={n[worst]:g}, D={d[worst]:g}, R={r[worst]:g}, but "
             "noise is relative and needs positive values: lower the gain or raise E"
         )
-    cluster = counts.groupby(["N", "D"], sort=False).ngroup().to_numpy()
+    checkpoint = ["N", "D", *(["seed"] if "seed" in counts else [])]
+    cluster = counts.groupby(checkpoint, sort=False).ngroup().to_numpy()
     shared = generator.standard_normal(cluster.max() + 1)[cluster]
     own = generator.standard_normal(len(loss))
     value = loss * np.exp(noise * (np.sqrt(cluster_share) * shared + np.sqrt(1 - cluster_share) * own))
@@ -144,7 +149,7 @@ def _grid(grid: Any) -> pd.DataFrame:
         missing = [c for c in ("N", "D", "R") if c not in given]
         if missing:
             raise ConfigError(f"grid has no column {', '.join(missing)}; it needs N, D and R in counts")
-        cells = pd.DataFrame({c: given[c] for c in ("N", "D", "R")}).drop_duplicates().assign(value=1.0)
+        cells = given.drop(columns="value", errors="ignore").drop_duplicates().assign(value=1.0)
         return results.validate(cells).drop(columns="value")
     except ConfigError:
         raise

@@ -83,7 +83,7 @@ class SyntheticWorld:
         The corpus; ``source`` is ``"facts"`` or ``"reading"``.
     questions : tuple of dict
         Records of the JSON Lines question schema: ``id, task, question, answers, choices, answer_index,
-        gold_doc_ids, meta``. ``task`` is ``"<band>"`` for single facts, ``"multi-hop"`` for two.
+        gold_doc_ids, gold_passages, meta``; a gold passage is the whole of a gold document. ``task`` is ``"<band>"`` for single facts, ``"multi-hop"`` for two.
     bands : tuple of str
         Names of the frequency bands, most frequent first.
     facts : dict
@@ -329,6 +329,7 @@ def _question(
 ) -> dict[str, Any]:
     others = [option for option in options if option != answer]
     choices = [str(option) for option in rng.permutation([*rng.permutation(others)[:3], answer])]
+    gold = [fact_documents[fact][0] for fact in needed]
     return {
         "id": identifier,
         "task": task,
@@ -337,7 +338,8 @@ def _question(
         "choices": choices,
         "answer_index": choices.index(answer),
         "answers": [answer],
-        "gold_doc_ids": [fact_documents[fact][0] for fact in needed],
+        "gold_doc_ids": gold,
+        "gold_passages": gold,
         "meta": {
             "facts": needed,
             "n_documents": min(len(fact_documents[fact]) for fact in needed),

@@ -14,6 +14,15 @@ from ragscale.errors import ConfigError
 from ragscale.fitting._decision import Surface, counts, refuse, scalar, surface
 from ragscale.fitting._split import best_split
 
+_LIMITS = {
+    "D=min": "; all that may goes to the store",
+    "D=max": "; pretraining data is the limit",
+    "R=max": "; the store is as large as it may be",
+    "R=min": "; even the smallest store gives it",
+    "N=min": "; the smallest model allowed",
+    "N=max": "; the largest model allowed",
+}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Allocation:
@@ -46,6 +55,10 @@ class Allocation:
     boundary_share : dict of ndarray
         Share of the replicates at each boundary, by its name; empty without a bootstrap.
     confidence_level : float
+    budget_unit : str
+        ``"tokens"`` or ``"FLOPs"``.
+    note : str
+        What to know, in words; may be empty.
     """
 
     N: Any
@@ -63,6 +76,7 @@ class Allocation:
     boundary_share: Mapping[str, Any] = field(default_factory=dict)
     confidence_level: float = 0.95
     budget_unit: str = "tokens"
+    note: str = ""
 
     def interval(self, name: str) -> tuple[Any, Any]:
         """Return (low, high) of ``"N"``, ``"D"``, ``"R"``, ``"share"`` or ``"loss"`` over the bootstrap.
@@ -94,14 +108,16 @@ class Allocation:
 
     def summary(self) -> str:
         """Return the decision in words, one line per budget."""
-        return "\n".join(self._sentences())
+        return "\n".join(filter(None, [*self._sentences(), self.note]))
 
     def _sentences(self) -> list[str]:
         frame = self.to_frame()
         lines = []
         for i, row in enumerate(frame.to_dict("records")):
             head = f"N = {row['N']:.3g}, {row['budget']:.3g} {self.budget_unit}: "
-            if row["boundary"] == "R=0":
+            if row["R"] == 0 and self.budget_unit == "FLOPs":
+                text = f"pretrain on {row['D']:.3g} tokens, no store" + _LIMITS.get(row["boundary"], "")
+            elif row["boundary"] == "R=0":
                 text = "retrieval does not help here; spend everything on pretraining"
                 rate = row["exchange_rate"]
                 if rate < 0:
@@ -114,16 +130,7 @@ class Allocation:
                 if "share_low" in row:
                     text += f", {100 * row['share_low']:.1f} to {100 * row['share_high']:.1f}%"
                 text += f" of the {whole})"
-                text += f"; lowers the loss by {row['gain']:.3g}"
-                text += {
-                    "interior": "",
-                    "D=min": "; all that may goes to the store",
-                    "D=max": "; pretraining data is the limit",
-                    "R=max": "; the store is as large as it may be",
-                    "R=min": "; even the smallest store gives it",
-                    "N=min": "; the smallest model allowed",
-                    "N=max": "; the largest model allowed",
-                }[row["boundary"]]
+                text += f"; lowers the loss by {row['gain']:.3g}" + _LIMITS.get(row["boundary"], "")
             shares = {k: np.ravel(v)[i] for k, v in self.boundary_share.items()}
             others = [f"{100 * s:.0f}% at {k}" for k, s in shares.items() if s > 0 and k not in ("interior", "R=0")]
             if shares.get("R=0", 0) > 0 and row["boundary"] != "R=0":
@@ -204,7 +211,7 @@ def optimal_allocation(
 
     References
     ----------
-    .. [1] The law and its forms: arXiv 2604.00715, equation 2. The paper computes no allocation.
+    The law and its forms: arXiv 2604.00715, equation 2. The paper computes no allocation.
     """
     found = surface(fit_or_bootstrap)
     problems: list[str] = []
@@ -277,7 +284,7 @@ def assemble(
     gain = law.loss(n[0], all_in, np.zeros_like(all_in), point) - loss[0]
     _, slope_d, slope_r = law.gradient(n[0], d[0], r[0], point)
     with np.errstate(divide="ignore", invalid="ignore"):
-        rate = slope_r / slope_d
+        rate = slope_r / slope_d + 0.0  # no negative zero
 
     def shaped(values: np.ndarray) -> Any:
         return scalar(np.reshape(values, shape))
@@ -303,4 +310,5 @@ def assemble(
         boundary_share=shares,
         confidence_level=found.confidence_level,
         budget_unit=unit,
+        note="" if "R" in law.variables else f"the law {law.name!r} has no retrieval term",
     )

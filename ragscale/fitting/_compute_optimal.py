@@ -76,8 +76,8 @@ def compute_optimal(
 
     References
     ----------
-    .. [1] Hoffmann et al. 2022, arXiv 2203.15556, equation 4. Inference in the budget: Sardana et al. 2023,
-       arXiv 2401.00448.
+    Hoffmann et al. 2022, arXiv 2203.15556, equation 4. Inference in the budget: Sardana et al. 2023,
+    arXiv 2401.00448.
     """
     found = surface(fit_or_bootstrap)
     problems: list[str] = []

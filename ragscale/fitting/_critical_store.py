@@ -52,8 +52,8 @@ def critical_store(fit_or_bootstrap: Any, *, N: Any, D: Any, fraction: Any = 0.9
 
     References
     ----------
-    .. [1] The fraction 0.9 of the largest observed gain: arXiv 2604.00715, code detect_saturation.py, there on six
-       noisy points.
+    The fraction 0.9 of the largest observed gain: arXiv 2604.00715, code detect_saturation.py, there on six
+    noisy points.
     """
     found = surface(fit_or_bootstrap)
     problems: list[str] = []
@@ -77,6 +77,7 @@ def critical_store(fit_or_bootstrap: Any, *, N: Any, D: Any, fraction: Any = 0.9
     theta = found.stacked()
     with np.errstate(all="ignore"):
         store = _search(found, theta, flat)
+    found.warn_beyond_data("critical_store", N=flat["N"], D=flat["D"], R=store[0])
     store = store.reshape(-1, *shape)
     helpless = store[0] == 0
     if helpless.any():

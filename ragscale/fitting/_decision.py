@@ -157,6 +157,8 @@ def counts(problems: list[str], *, allow_zero: tuple[str, ...] = (), **values: A
         if bad.any():
             rule = "finite and not negative" if name in allow_zero else "finite and positive"
             problems.append(f"{name} must be {rule}, got {array[bad].flat[0]:g}")
+        if array.size == 0:
+            problems.append(f"{name} is empty")
         arrays[name] = array
     try:
         np.broadcast_shapes(*(a.shape for a in arrays.values()))

@@ -47,7 +47,7 @@ def exchange_rate(fit_or_bootstrap: Any, *, N: Any, D: Any, R: Any) -> Estimate:
 
     References
     ----------
-    .. [1] The closed forms: derivatives of arXiv 2604.00715, equation 2 and its power and Hill forms.
+    The closed forms: derivatives of arXiv 2604.00715, equation 2 and its power and Hill forms.
     """
     found = surface(fit_or_bootstrap)
     problems: list[str] = []
@@ -57,5 +57,5 @@ def exchange_rate(fit_or_bootstrap: Any, *, N: Any, D: Any, R: Any) -> Estimate:
     found.warn_beyond_data("exchange_rate", N=n, D=d, R=r)
     _, slope_d, slope_r = found.law.gradient(n.ravel(), d.ravel(), r.ravel(), found.stacked())
     with np.errstate(divide="ignore", invalid="ignore"):
-        rate = (slope_r / slope_d).reshape(-1, *n.shape)
+        rate = (slope_r / slope_d + 0.0).reshape(-1, *n.shape)
     return Estimate.from_stacked("exchange_rate", found, rate, {"N": n, "D": d, "R": r})

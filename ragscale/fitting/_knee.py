@@ -152,6 +152,7 @@ def knee_point(
     with np.errstate(all="ignore"):
         sign = _FUNCTIONS[definition](found, theta, flat, budget is None)
         d, status = _first_crossing(sign, np.log(flat["min_D"]), np.log(flat["budget"]))
+    found.warn_beyond_data("knee_point", N=flat["N"], D=d[0][status[0] == "found"])
     low, high = found.quantiles(d)
     loss = found.law.loss(flat["N"], d[0], flat["R"], found.theta)
 

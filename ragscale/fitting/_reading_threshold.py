@@ -10,6 +10,7 @@ from scipy import stats
 
 from ragscale.errors import ConfigError, ResultsError
 from ragscale.fitting._decision import Surface, counts, refuse, surface
+from ragscale.fitting._laws import Hill, Log1p, Power, Rpower
 from ragscale.results import validate
 
 _FALLING = ("loss", "perplexity", "ppl", "bits", "bpb", "nll", "error", "brier", "entropy")
@@ -54,7 +55,8 @@ def reading_threshold(
     DataFrame
         One row per value of ``by`` (and task and metric): ``gain, low, high, n`` (checkpoints or replicates), ``helps``
         (low > 0), ``hurts`` (high < 0), ``threshold`` (True at the smallest value that helps) and ``from_here``
-        (whether everything above helps too). ``attrs["threshold"]`` is the value, or NaN: retrieval does not help here.
+        (whether everything above helps too). ``attrs["threshold"]`` is the value, or NaN: retrieval does not help
+        here; ``attrs["note"]`` says when a law leaves no room for a threshold.
 
     Raises
     ------
@@ -67,13 +69,19 @@ def reading_threshold(
     if not isinstance(confidence_level, (int, float)) or not 0 < confidence_level < 1:
         problems.append(f"confidence_level = {confidence_level!r} must be in (0, 1)")
     refuse(problems, "reading_threshold")
+    note = ""
     if isinstance(results_or_fit, tuple) or hasattr(results_or_fit, "theta"):
-        rows = _from_fit(surface(results_or_fit), by, {"N": N, "D_over_N": D_over_N, "R": R}, confidence_level)
+        found = surface(results_or_fit)
+        rows = _from_fit(found, by, {"N": N, "D_over_N": D_over_N, "R": R}, confidence_level)
+        if by == "N" and type(found.law) in (Log1p, Power, Hill, Rpower):
+            note = f"the law {found.law.name!r} has the same gain for every N by construction"
     else:
         if N is not None or R is not None:
             raise ConfigError("reading_threshold: N and R are for a fit; filter the table instead")
         rows = _from_results(validate(results_or_fit), by, higher_is_better, confidence_level)
-    return _mark(rows, by)
+    rows = _mark(rows, by)
+    rows.attrs["note"] = note
+    return rows
 
 
 def _mark(rows: Any, by: str) -> pd.DataFrame:

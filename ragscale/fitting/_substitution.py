@@ -64,8 +64,8 @@ def substitution(
 
     References
     ----------
-    .. [1] arXiv 2604.00715, Tables 9 and 10 (sigma, kappa); its script computes D_eff of the baseline and does not use
-       it.
+    arXiv 2604.00715, Tables 9 and 10 (sigma, kappa); its script computes D_eff of the baseline and does not use
+    it.
     """
     if convention not in ("corrected", "paper"):
         raise ConfigError(f"convention = {convention!r} must be 'corrected' or 'paper'")

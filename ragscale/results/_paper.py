@@ -48,8 +48,8 @@ def read_paper_csv(directory: str | os.PathLike[str]) -> pd.DataFrame:
 
     References
     ----------
-    .. [1] "To Memorize or to Retrieve", arXiv 2604.00715; github.com/DegenAI-Labs/RAG-Scaling-Laws,
-       aggregate_plot_results.py.
+    "To Memorize or to Retrieve", arXiv 2604.00715; github.com/DegenAI-Labs/RAG-Scaling-Laws,
+    aggregate_plot_results.py.
     """
     directory = Path(directory)
     files = sorted(directory.glob("aggregated_*.csv")) if directory.is_dir() else [directory]

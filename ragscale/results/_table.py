@@ -262,8 +262,11 @@ def _warn_about(table: pd.DataFrame) -> None:
             stacklevel=3,
         )
     names = [c for c in ("task", "metric") if c in table.columns]
-    label = table[names].astype(str).agg(" ".join, axis=1) if names else pd.Series("the table", index=table.index)
-    has_retrieval, has_baseline = set(label[table["R"] > 0]), set(label[table["R"] == 0])
+    label = pd.Series("" if names else "the table", index=table.index, dtype=object)
+    for name in names:
+        label = (label + " " + table[name].astype(str)).str.strip()
+    retrieving = (table["R"] > 0).to_numpy()
+    has_retrieval, has_baseline = set(label[retrieving]), set(label[~retrieving])
     unanchored = sorted(has_retrieval - has_baseline)
     if unanchored:
         shown = ", ".join(unanchored[:_SHOWN]) + (", ..." if len(unanchored) > _SHOWN else "")

@@ -96,6 +96,27 @@ def test_a_users_own_law_needs_all_its_parameters():
     )
 
 
+def test_seeds_are_models_of_their_own_and_laws_may_read_further_columns():
+    grid = pd.DataFrame([(1e9, 2e10, r, s) for s in range(400) for r in (0.0, 1e9)], columns=["N", "D", "R", "seed"])
+    table = datasets.simulate("log1p", grid=grid, noise=0.1, cluster_share=1.0, rng=0)
+    ratio = table["value"] / datasets.simulate("log1p", grid=grid, noise=0)["value"]
+    pairs = ratio.to_numpy().reshape(400, 2)
+    np.testing.assert_allclose(pairs[:, 0], pairs[:, 1])
+    assert np.log(pairs).std() == pytest.approx(0.1, rel=0.1)
+
+    class Repeated(fitting.ScalingLaw):
+        variables = ("N", "D", "U")
+        parameters = (fitting.Parameter("E", 0, 10),)
+
+        def _loss(self, n, d, r, theta):
+            return theta.E + (d + self.column("U")) ** -0.3
+
+    with pytest.raises(ConfigError, match="also reads U"):
+        datasets.simulate(Repeated(), {"E": 1.0})
+    once = datasets.simulate(Repeated(), {"E": 1.0}, {"N": [1e9], "D": [1e9], "R": [0], "U": [1e9]}, noise=0)
+    assert once["value"].item() == pytest.approx(1 + 2e9**-0.3)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -155,6 +155,7 @@ def test_no_gain_at_all_is_an_answer_in_words_and_not_an_error():
         best = rs.optimal_allocation(subject, N=1e9, budget=[1e9, 1e12])
         assert list(best.boundary) == ["R=0", "R=0"]
         assert best.summary().count("retrieval does not help here") == 2
+        assert ("has no retrieval term" in best.summary()) == (subject[0].name == "chinchilla")
 
 
 def test_caps_hold_and_are_reported():
@@ -281,3 +282,30 @@ def test_everything_wrong_with_the_arguments_is_listed():
 def test_what_is_no_fit_is_refused(subject):
     with pytest.raises(RagscaleError):
         rs.optimal_allocation(subject, N=1e9, budget=1e10)
+
+
+odd = st.one_of(
+    st.floats(),
+    st.integers(-2, 10**30),
+    st.none(),
+    st.text(max_size=3),
+    st.lists(st.floats(), max_size=3),
+    st.booleans(),
+)
+
+
+@settings(max_examples=80)
+@given(
+    name=st.sampled_from(NAMES),
+    arguments=st.fixed_dictionaries(
+        {"N": odd, "budget": odd}, optional={"prices": odd, "max_D": odd, "max_R": odd, "min_D": odd}
+    ),
+)
+def test_no_arguments_raise_anything_but_a_ragscale_error(name, arguments):
+    try:
+        best = rs.optimal_allocation(known(name), **arguments)
+    except RagscaleError:
+        return
+    spent = best.prices[0] * best.D + best.prices[1] * best.R
+    assert (spent <= np.asarray(best.budget) * (1 + 1e-9)).all()
+    assert np.isfinite(best.R).all()

@@ -26,6 +26,7 @@ def test_hoffmanns_closed_form():
     np.testing.assert_allclose(6 * best.N * best.D, flops, rtol=1e-12)
     assert (best.boundary == "interior").all()
     assert (best.R == 0).all()
+    assert best.summary().count("no store") == 9
 
 
 def test_the_search_finds_the_closed_form_too():
