@@ -68,7 +68,7 @@ def _validate_folds(
     table: pd.DataFrame, law: ScalingLaw, leave_out: LeaveOut, *, seed: int, options: Mapping[str, Any]
 ) -> pd.DataFrame:
     law = law._resolve(*(table[name].to_numpy(float) for name in "NDR"))
-    options = _with_link(table, options)
+    options = _with_link(table, options, law)
     weights = options.pop("weights", None)
     given = None if weights is None or isinstance(weights, str) else np.asarray(weights, dtype=float)
     rows, errors = [], []
@@ -101,9 +101,19 @@ def _validate_folds(
     return folds
 
 
-def _with_link(table: pd.DataFrame, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Settle the link once, on the whole table, so that folds and laws are compared in the same metric."""
-    return {**options, "link": make_link(options.get("link", "auto"), table)}
+def _with_link(table: pd.DataFrame, options: Mapping[str, Any], law: ScalingLaw) -> dict[str, Any]:
+    """Settle the link once, on the whole table, so that folds and laws are compared in the same metric.
+
+    A law that models the metric itself keeps its own link; its residuals are taken where those of the others are.
+    """
+    asked = options.get("link", "auto")
+    link = make_link(asked, table)
+    space = options.get("space", "auto")
+    if isinstance(asked, str) and asked == "auto":
+        own = make_link(law.link if law.link != "auto" else link, table)
+    else:
+        own = link
+    return {**options, "link": own, "space": link.space if space == "auto" else space}
 
 
 def _folds(table: pd.DataFrame, leave_out: LeaveOut, seed: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -229,11 +239,11 @@ def compare_on(
     chosen = [make_law(law) for law in laws]
     if not chosen:
         raise ConfigError("laws is empty: name at least one law")
-    settled = _with_link(table, options)
     names = _labels(chosen)
     rows, fits = [], {}
     for name, law in zip(names, chosen, strict=True):
         row: dict[str, Any] = {"law": name, "n_parameters": len(law.free), "problem": ""}
+        settled = _with_link(table, options, law)
         try:
             fit = fit_table(table, law, **settled)
         except RagscaleError as error:

@@ -19,7 +19,10 @@ _R_OVER_N = np.array([0.0, 0.5, 4.0, 20.0])
 
 
 def check_scaling_law(
-    law: ScalingLaw | Callable[[], ScalingLaw], *, theta: dict[str, float] | None = None
+    law: ScalingLaw | Callable[[], ScalingLaw],
+    *,
+    theta: dict[str, float] | None = None,
+    columns: dict[str, tuple[float, float]] | None = None,
 ) -> list[str]:
     """Check everything that a fit, a bootstrap and a decision expect of a law.
 
@@ -28,6 +31,8 @@ def check_scaling_law(
     law : ScalingLaw, or a callable that returns one (a class will do)
     theta : mapping, optional
         Sensible parameter values in counts; without it, values well inside the bounds are tried.
+    columns : mapping of str to (low, high), optional
+        Ranges of the law's further columns; by default 0.2 to 0.8 of D, as for unique tokens.
 
     Returns
     -------
@@ -45,7 +50,7 @@ def check_scaling_law(
     >>> check_scaling_law(Log1p)[:3]
     ['has_parameters', 'has_a_name', 'survives_a_round_trip']
     """
-    subject = _Subject(_make(law), theta)
+    subject = _Subject(_make(law), theta, columns or {})
     return [check.__name__.lstrip("_") for check in _CHECKS if check(subject)]
 
 
@@ -61,14 +66,21 @@ def _make(law: Any) -> ScalingLaw:
 class _Subject:
     """A law with counts, values of further columns, and parameters to try it at."""
 
-    def __init__(self, law: ScalingLaw, theta: dict[str, float] | None) -> None:
+    def __init__(
+        self, law: ScalingLaw, theta: dict[str, float] | None, columns: dict[str, tuple[float, float]]
+    ) -> None:
         grid = np.meshgrid(_N, _D_OVER_N, _R_OVER_N, indexing="ij")
         self.n = grid[0].reshape(-1)
         self.d = grid[1].reshape(-1) * self.n
         reads_r = "R" in law.variables
         self.r = grid[2].reshape(-1) * self.n if reads_r else np.zeros_like(self.n)
         rng = np.random.default_rng(0)
-        self.further = {name: rng.uniform(0.2, 0.8, self.n.shape) * self.d for name in law.further_columns}
+        self.further = {
+            name: rng.uniform(*columns[name], self.n.shape)
+            if name in columns
+            else rng.uniform(0.2, 0.8, self.n.shape) * self.d
+            for name in law.further_columns
+        }
         self.plain = law
         self.law = law._resolve(self.n, self.d, self.r)
         self.given = theta
@@ -135,7 +147,7 @@ def _loss_is_finite_in_float64(s: _Subject) -> bool:
         assert loss.shape == s.n.shape, f"_loss returns shape {loss.shape} for counts of shape {s.n.shape}"
         bad = np.flatnonzero(~np.isfinite(loss))
         assert not bad.size, (
-            f"_loss is {loss[bad[0]]} at N = {s.n[bad[0]]:g}, D = {s.d[bad[0]]:g}, R = {s.r[bad[0]]:g}, theta = {values}"
+            f"_loss is {loss[bad[0]]} at N = {s.n[bad[0]]:g}, D = {s.d[bad[0]]:g}, R = {s.r[bad[0]]:g}, with {values}"
         )
     return True
 
