@@ -10,8 +10,6 @@ import pandas as pd
 from ragscale.errors import ConfigError
 from ragscale.evaluation._metrics import per_question, standard_error
 
-_CELL = ["task", "condition", "R"]
-
 
 def paired_bootstrap(
     differences: Any, *, n_resamples: int = 2000, confidence_level: float = 0.95, rng: Any = None
@@ -131,12 +129,12 @@ def decompose_gain(samples: pd.DataFrame, metric: str = "nll_per_byte") -> pd.Da
         base = _only(cells, task, "closed-book")
         if not condition.startswith("retrieved") or base is None:
             continue
-        known = cell[cell["hit"].notna()]
+        known = cell.loc[cell["hit"].notna()]
         if len(known) == 0:
             continue
-        gain, hit = -_paired(known, base, metric), known["hit"].to_numpy(dtype=bool)
+        gain, hit = -_paired(known, base, metric), np.array(known["hit"].tolist(), dtype=bool)
         random, oracle = cells.get((task, "random", size)), _only(cells, task, "oracle")
-        in_store = known["answer_in_store"].dropna()
+        in_store = [float(value) for value in known["answer_in_store"].tolist() if not pd.isna(value)]
         rows.append(
             {
                 "task": task,
@@ -149,7 +147,7 @@ def decompose_gain(samples: pd.DataFrame, metric: str = "nll_per_byte") -> pd.Da
                 "gain_miss": float(gain[~hit].mean()) if (~hit).any() else float("nan"),
                 "gain_random": _gain(random, base, metric),
                 "gain_oracle": _gain(oracle, base, metric),
-                "answer_in_store": float(in_store.astype(float).mean()) if len(in_store) else float("nan"),
+                "answer_in_store": float(np.mean(in_store)) if in_store else float("nan"),
                 "n_examples": len(gain),
             }
         )
@@ -161,7 +159,11 @@ def decompose_gain(samples: pd.DataFrame, metric: str = "nll_per_byte") -> pd.Da
 def _cells(samples: pd.DataFrame) -> dict[tuple[str, str, int], pd.DataFrame]:
     if "seed" in samples and samples[[c for c in ("N", "D", "seed") if c in samples]].drop_duplicates().shape[0] > 1:
         raise ConfigError("the samples are of several models: compare one at a time")
-    return {(str(t), str(c), int(r)): cell for (t, c, r), cell in samples.groupby(_CELL, sort=False)}  # type: ignore[misc]
+    rows: dict[tuple[str, str, int], list[int]] = {}
+    keys = zip(samples["task"].tolist(), samples["condition"].tolist(), samples["R"].tolist(), strict=True)
+    for row, (task, condition, size) in enumerate(keys):
+        rows.setdefault((str(task), str(condition), int(size)), []).append(row)
+    return {key: samples.iloc[mine] for key, mine in rows.items()}
 
 
 def _only(cells: dict[tuple[str, str, int], pd.DataFrame], task: str, condition: str) -> pd.DataFrame | None:

@@ -146,12 +146,10 @@ def _render(template: Any, doc: Mapping[str, Any]) -> Any:
 
 
 def _choices(doc: Mapping[str, Any], template: Any) -> list[str]:
-    if isinstance(template, dict):
-        return [str(choice) for choice in template.values()]
+    if isinstance(template, dict | list):  # literal, as lm-eval takes them
+        return [str(choice) for choice in (template.values() if isinstance(template, dict) else template)]
     value = _render(template, doc)
-    if isinstance(value, str):
-        value = ast.literal_eval(value)
-    return [str(_render(choice, doc)) if isinstance(template, list) else str(choice) for choice in value]
+    return [str(choice) for choice in (ast.literal_eval(value) if isinstance(value, str) else value)]
 
 
 def _example(doc: Mapping[str, Any], row: int, config: Mapping[str, Any], output: str) -> Example:
