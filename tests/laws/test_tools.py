@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ragscale.errors import ConfigError
-from ragscale.fitting import Log1p, laws
+from ragscale import datasets
+from ragscale.errors import ConfigError, ExtrapolationWarning
+from ragscale.fitting import Log1p, fit_manifold, laws
 
 PUBLISHED = dict(laws.DataConstrained.published["c4"].parameters)
 
@@ -132,3 +135,14 @@ def test_tries_that_cannot_be_are_refused():
         laws.success_rate(1, 2)
     with pytest.raises(ConfigError, match="successes"):
         laws.success_rate(10, 0)
+
+
+def test_only_an_answer_far_outside_the_stores_data_warns():
+    table = datasets.simulate("log1p", noise=0.002, rng=0)
+    store = fit_manifold(table, "log1p")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inside = laws.repeat_or_retrieve(PUBLISHED, store, N=1e9, D=2e10, pool=2e10)
+    assert inside.boundary == "interior"
+    with pytest.warns(ExtrapolationWarning):
+        laws.repeat_or_retrieve(PUBLISHED, store, N=1e9, D=2e10, pool=1e15)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ragscale.errors import ConfigError
+from ragscale.errors import ConfigError, ExtrapolationWarning
 from ragscale.fitting._law import Parameter, ScalingLaw, Theta
 from ragscale.fitting.laws._published import Published
 
@@ -167,6 +168,11 @@ def repeat_or_retrieve(
     ------
     ConfigError
         When a count is not positive or the corpus is too small for ``max_epochs``.
+
+    Warns
+    -----
+    ExtrapolationWarning
+        When the split found lies far outside the data of ``store``.
     """
     n, d, t = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (N, D, pool)))
     low, high = d / max_epochs, np.minimum(d, t)
@@ -187,16 +193,19 @@ def repeat_or_retrieve(
         )
         return law.loss(size, read, 0.0, theta, U=unique) - gain
 
-    grid = np.exp(np.linspace(np.log(low), np.log(high), 257, axis=-1))
-    grid[..., -1] = high  # exp(log(x)) may exceed the corpus by one ulp
-    for _ in range(4):  # each round narrows the bracket 128-fold; the loss need not be convex on the first grid
-        best = np.argmin(loss(grid), axis=-1)
-        grid = np.linspace(_take(grid, best - 1), _take(grid, best + 1), 257, axis=-1)
-    values = loss(grid)
-    best = np.argmin(values, axis=-1)
-    unique, found = _take(grid, best), _take(values, best)
-    corner = loss(high[..., None])[..., 0]
-    unique, found = np.where(corner <= found, high, unique), np.minimum(corner, found)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=ExtrapolationWarning)  # the search goes far; the answer may not
+        grid = np.exp(np.linspace(np.log(low), np.log(high), 257, axis=-1))
+        grid[..., -1] = high  # exp(log(x)) may exceed the corpus by one ulp
+        for _ in range(4):  # each round narrows the bracket 128-fold; the loss need not be convex on the first grid
+            best = np.argmin(loss(grid), axis=-1)
+            grid = np.linspace(_take(grid, best - 1), _take(grid, best + 1), 257, axis=-1)
+        values = loss(grid)
+        best = np.argmin(values, axis=-1)
+        unique, found = _take(grid, best), _take(values, best)
+        corner = loss(high[..., None])[..., 0]
+        unique, found = np.where(corner <= found, high, unique), np.minimum(corner, found)
+    store.predict(n, effective_tokens(d, unique, theta), np.maximum(t - unique, 0.0))  # warns where the answer is far
     boundary = np.where(
         unique >= high * (1 - 1e-9), "all trained", np.where(unique <= low * (1 + 1e-9), "all stored", "interior")
     )
