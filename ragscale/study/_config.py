@@ -212,6 +212,8 @@ class StudyConfig:
         value = asdict(self)
         for name in ("tasks", "models", "seeds", "conditions", "gold"):
             value[name] = list(value[name])
+        for name in ("D", "R", "budgets"):
+            value[name]["values"] = list(value[name]["values"])
         if not isinstance(self.corpus, str | Mapping):
             value["corpus"] = list(self.corpus)
         return value

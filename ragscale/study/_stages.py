@@ -51,6 +51,10 @@ def make_split(folder: Path, inputs: dict[str, Any], folders: dict[str, Path]) -
         for name in dict.fromkeys(question["task"] for question in world.questions):
             with atomic_write(folder / "questions" / f"{name}.jsonl", "w", encoding="utf-8") as file:
                 file.writelines(json.dumps(q) + "\n" for q in world.questions if q["task"] == name)
+        wanted = {identifier for question in world.questions for identifier in question["gold_passages"]}
+        with atomic_write(folder / "gold.jsonl", "w", encoding="utf-8") as file:
+            gold = (document for document in world.documents if document.id in wanted)
+            file.writelines(json.dumps({"id": document.id, "text": document.text}) + "\n" for document in gold)
     else:
         documents = [corpus] if isinstance(corpus, str) else list(corpus)
     tokenizer = inputs["tokenizer"]
@@ -184,7 +188,7 @@ def prepare_questions(folder: Path, inputs: dict[str, Any], folders: dict[str, P
             k=inputs["k"],
             condition=inputs["conditions"],
             n_shot=inputs["n_shot"],
-            gold=_read_gold(inputs["gold"]),
+            gold=_read_gold([*inputs["gold"], *folders["split"].glob("gold.jsonl")]),
             max_length=inputs["max_length"],
         )
     with atomic_write(folder / "prompts.pickle") as file:
@@ -212,7 +216,7 @@ def _mean(values: list[bool | None]) -> float:
     return sum(known) / len(known) if known else float("nan")
 
 
-def _read_gold(paths: list[str]) -> dict[str, str] | None:
+def _read_gold(paths: list[str | Path]) -> dict[str, str] | None:
     """Read gold passages: JSON Lines with ``id`` and ``text``."""
     return {document.id: document.text for document in as_source(paths)} if paths else None
 
