@@ -2,6 +2,7 @@ from ._base import Retriever as Retriever
 from ._base import passages_digest as passages_digest
 from ._bm25 import BM25Retriever as BM25Retriever
 from ._dense import DenseRetriever as DenseRetriever
+from ._dense_shards import ShardedDenseRetriever as ShardedDenseRetriever
 from ._encoder import Encoder as Encoder
 from ._encoder import Truncation as Truncation
 from ._encoder_lsa import LsaEncoder as LsaEncoder

@@ -79,6 +79,8 @@ class FaissIndex:
         plain = {faiss.IndexIVFFlat, faiss.IndexHNSWFlat}
         self.holds_vectors = not self.transforms and type(self.inner) in plain
         self.is_trained = bool(index.is_trained)
+        if hasattr(self.inner, "do_polysemous_training"):
+            self.inner.do_polysemous_training = False  # minutes of annealing for a search that is not used here
         self._sub: dict[tuple[int, int], Any] = {}
 
     @property
