@@ -107,6 +107,7 @@ def assemble(
             "eos_token": tokenizer.eos_token,
             "eos_id": config["eos_id"],
             "dtype": dtype,
+            "shard_bytes": SHARD_BYTES,
         },
         "corpus": {
             **corpus,
@@ -316,7 +317,9 @@ def _contamination(work: Path, stats: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
+    """Return the digest of a finished file, once it is safe on disk."""
     with open(path, "rb") as file:
+        os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

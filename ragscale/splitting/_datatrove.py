@@ -116,6 +116,8 @@ def split_with_datatrove(
         if job.finished():
             return Split.load(job.out)
         logs = job.out / ".logs"
+        if not (job.work / "config.json").is_file():
+            shutil.rmtree(logs, ignore_errors=True)
         for number, stage in enumerate(datatrove_stages(reader, out, **settings)):
             folder = logs / f"{number}-{stage.name.replace(' ', '-')}"
             executor(pipeline=stage.pipeline, tasks=tasks if stage.parallel else 1, logging_dir=str(folder)).run()

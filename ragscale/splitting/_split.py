@@ -16,7 +16,7 @@ import pandas as pd
 from ragscale._files import read_json, value_digest
 from ragscale.errors import SplitError
 from ragscale.passages import Document
-from ragscale.splitting._assemble import SCHEMA, SHARD_BYTES, VERSION, read_documents
+from ragscale.splitting._assemble import SCHEMA, VERSION, read_documents
 from ragscale.splitting._store import Passages, Store
 from ragscale.splitting._stream import TokenStream
 from ragscale.splitting._tokenizers import SplitTokenizer, to_hugging_face
@@ -140,7 +140,7 @@ class Split:
 
     def _stream(self, part: str, length: int, total: int) -> TokenStream:
         dtype = self.manifest["tokenizer"]["dtype"]
-        per_shard = SHARD_BYTES // np.dtype(dtype).itemsize
+        per_shard = self.manifest["tokenizer"]["shard_bytes"] // np.dtype(dtype).itemsize
         sizes = [min(per_shard, total - start) for start in range(0, total, per_shard)]
         directory = self.path / part
         return TokenStream(
