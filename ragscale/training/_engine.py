@@ -181,6 +181,9 @@ class Engine:
             with self._arithmetic():
                 _, part = self._run(ids, targets[start : start + self.micro_rows], self._documents(ids), 1.0)
             total += float(part)
+        if self._sharded:
+            # without a backward pass the gathered weights would stay, and go stale when others are loaded
+            self._run.reshard()
         return total, count
 
     def _documents(self, ids: torch.Tensor) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,8 +56,7 @@ class Processes:
             raise ConfigError(f"the first process failed: {text}")
 
 
-@contextmanager
-def open_processes(device: str) -> Iterator[Processes]:
+def open_processes(device: str) -> Processes:
     """Join the processes that torchrun started, if it did, and choose this one's device.
 
     Raises
@@ -80,15 +80,11 @@ def open_processes(device: str) -> Iterator[Processes]:
         torch.cuda.set_device(chosen)
     elif chosen.type != "cpu":
         raise ConfigError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}")
-    started = False
     if world > 1 and not dist.is_initialized():
         if chosen.type == "cuda":
             dist.init_process_group("nccl", device_id=chosen)
         else:
             dist.init_process_group("gloo")
-        started = True
-    try:
-        yield Processes(rank=rank if world > 1 else 0, world=world, device=chosen)
-    finally:
-        if started:
-            dist.destroy_process_group()
+        # kept for further calls: a second group in one process would wait forever for the first one's keys
+        atexit.register(dist.destroy_process_group)
+    return Processes(rank=rank if world > 1 else 0, world=world, device=chosen)

@@ -102,22 +102,22 @@ def train(
     from ragscale.training._processes import open_processes
 
     out = Path(out)
-    with open_processes(device) as processes:
-        source = open_source(data, max(_values(tokens)), validation=validation, repeat=config.repeat)
-        config = _fit_to_data(model_config, config, source, processes.device)
-        with processes.first_only() as first:
-            if first:
-                _open_folder(out, resume)
-        config = _agree_with_stored_run(out, model_config, config, source)
-        plan = make_plan(model_config, config, tokens)
-        _check_length(plan, source)
-        identity = _identity(plan, source)
-        with processes.first_only() as first:
-            if first:
-                _claim(out, identity)
-                _check_space(out, plan)
-        with _memory_advice(plan, processes), _deterministic(config):
-            return _Run(plan, source, processes, out=out, on_log=on_log, progress=progress).all()
+    processes = open_processes(device)
+    source = open_source(data, max(_values(tokens)), validation=validation, repeat=config.repeat)
+    config = _fit_to_data(model_config, config, source, processes.device)
+    with processes.first_only() as first:
+        if first:
+            _open_folder(out, resume)
+    config = _agree_with_stored_run(out, model_config, config, source)
+    plan = make_plan(model_config, config, tokens)
+    _check_length(plan, source)
+    identity = _identity(plan, source)
+    with processes.first_only() as first:
+        if first:
+            _claim(out, identity)
+            _check_space(out, plan)
+    with _memory_advice(plan, processes), _deterministic(config):
+        return _Run(plan, source, processes, out=out, on_log=on_log, progress=progress).all()
 
 
 def evaluate_loss(
@@ -146,13 +146,12 @@ def evaluate_loss(
         checkpoint = Checkpoint.load(checkpoint)
     stream = getattr(data, "validation", data)
     source = open_source(stream, 2)
-    with open_processes(device) as processes:
-        config = checkpoint.config.replace(validation_tokens=max_tokens, compile=False, parallel="auto")
-        engine = Engine(checkpoint.model, config, processes)
-        weights = checkpoint.load_model().state_dict()
-        engine.load_state({f"model.{name}": tensor for name, tensor in weights.items()})
-        loss = _mean_loss(engine, source.tokens, checkpoint.model, config, processes)
-    return loss
+    processes = open_processes(device)
+    config = checkpoint.config.replace(validation_tokens=max_tokens, compile=False, parallel="auto")
+    engine = Engine(checkpoint.model, config, processes)
+    weights = checkpoint.load_model().state_dict()
+    engine.load_state({f"model.{name}": tensor for name, tensor in weights.items()})
+    return _mean_loss(engine, source.tokens, checkpoint.model, config, processes)
 
 
 def _values(tokens: int | Sequence[int]) -> list[int]:
