@@ -112,6 +112,7 @@ class _Local:
     row_weight: np.ndarray
 
 
+@np.errstate(all="ignore")
 def _local(fit: ManifoldFit) -> _Local:
     """Return the sandwich covariance of the M-estimator, clustered by trained model.
 
@@ -149,7 +150,7 @@ def _local(fit: ManifoldFit) -> _Local:
                 inverse = np.linalg.inv(scaled) / np.outer(size, size)
                 break
         else:
-            scaled = np.nan_to_num(bread[np.ix_(free, free)] / np.outer(size, size))
+            scaled = _tame(bread[np.ix_(free, free)] / np.outer(size, size))
             inverse = np.linalg.pinv(scaled, rcond=1e-10, hermitian=True) / np.outer(size, size)
         count, rows = len(scores), r.size
         correction = count / max(count - 1, 1) * (rows - 1) / max(rows - free.sum(), 1)
@@ -159,11 +160,17 @@ def _local(fit: ManifoldFit) -> _Local:
     return _Local(names, p, held, jacobian[0], bread, covariance, group, curvature[0])
 
 
+def _tame(matrix: np.ndarray) -> np.ndarray:
+    """Return a matrix that linear algebra accepts: degenerate tables make infinite entries."""
+    return np.clip(np.nan_to_num(matrix, nan=0.0, posinf=1e30, neginf=-1e30), -1e30, 1e30)
+
+
 def _robust_spread(r: np.ndarray) -> float:
     low, high = np.quantile(r, [0.25, 0.75])
     return max(min(float(np.std(r)), float(high - low) / 1.349), 1e-12)
 
 
+@np.errstate(all="ignore")
 def parameter_table(fit: ManifoldFit, confidence_level: float = 0.95) -> pd.DataFrame:
     """Return values, cluster-robust standard errors, intervals and bounds of all parameters."""
     problem = fit.problem
@@ -236,6 +243,7 @@ def _sizes(problem: Problem, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 # Findings ------------------------------------------------------------------------------------------------------------
 
 
+@np.errstate(all="ignore")
 def diagnose(fit: ManifoldFit) -> Diagnostics:
     """Look at a fit from every side."""
     local = _local(fit)
@@ -247,7 +255,7 @@ def diagnose(fit: ManifoldFit) -> Diagnostics:
     correlation = pd.DataFrame(covariance / np.outer(spread, spread), names, names)
     weighted = local.jacobian[free] * np.sqrt(local.row_weight)
     length = np.linalg.norm(weighted, axis=1, keepdims=True)
-    singular = np.linalg.svd(weighted / np.maximum(length, 1e-300), compute_uv=False)
+    singular = np.linalg.svd(_tame(weighted / np.maximum(length, 1e-300)), compute_uv=False)
     condition = float(singular[0] / max(singular[-1], 1e-300)) if singular.size else 1.0
     leverage = _leverage(local, free)
     count = int(local.cluster.max()) + 1
@@ -385,7 +393,7 @@ def _leverage(local: _Local, free: np.ndarray) -> pd.Series:
     jacobian = local.jacobian[free]
     bread = local.bread[np.ix_(free, free)]
     size = np.sqrt(np.maximum(np.diag(bread), 1e-300))
-    inverse = np.linalg.pinv(np.nan_to_num(bread / np.outer(size, size)), rcond=1e-12, hermitian=True)
+    inverse = np.linalg.pinv(_tame(bread / np.outer(size, size)), rcond=1e-12, hermitian=True)
     scaled = jacobian / size[:, None]
     rows = np.einsum("in,ij,jn->n", scaled, inverse, scaled) * local.row_weight
     return pd.Series(np.bincount(local.cluster, weights=rows), name="leverage")

@@ -16,7 +16,7 @@ from ragscale.fitting._objective import LossName, Objective
 from ragscale.fitting._problem import Problem
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting._table import arrays, check_fittable, prepare, row_weights
-from ragscale.fitting._varpro import Solution, distinct, refine, starts
+from ragscale.fitting._varpro import Solution, distinct, join, refine, scattered_starts, starts
 
 
 def fit_manifold(
@@ -159,10 +159,22 @@ def solve(problem: Problem, near: Solution | None = None) -> Solution:
     if near is not None:
         c, u = np.concatenate([near.c, c]), np.concatenate([near.u, u])
     solution = distinct(refine(problem, c, u, np.broadcast_to(weight, (len(u), len(weight)))))
+    if len(solution.value) and _is_rugged(solution):
+        solution = distinct(join(solution, _search_wider(problem, weight)))
     if not len(solution.value):
         rows = f"{len(problem.table.y)} rows, values {problem.table.y.min():g} to {problem.table.y.max():g}"
         raise FitError(f"the law {problem.law.name!r} has no finite objective on this table ({rows}): try another law")
     return solution
+
+
+def _is_rugged(solution: Solution) -> bool:
+    """Say whether there may be better minima than the grid showed: several nearly as good, or none proven."""
+    return not solution.converged[0] or int((solution.value < 1.02 * solution.value[0]).sum()) > 1
+
+
+def _search_wider(problem: Problem, weight: np.ndarray) -> Solution:
+    c, u = scattered_starts(problem, weight)
+    return refine(problem, c, u, np.broadcast_to(weight, (len(u), len(weight))))
 
 
 def make_fit(problem: Problem, solution: Solution, table: pd.DataFrame, words: str) -> ManifoldFit:

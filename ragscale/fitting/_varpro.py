@@ -44,6 +44,7 @@ class Solution:
 # Starts --------------------------------------------------------------------------------------------------------------
 
 
+@np.errstate(all="ignore")
 def starts(problem: Problem, weight: np.ndarray, limit: int = 8) -> tuple[np.ndarray, np.ndarray]:
     """Return starts (c, u), one per basin found, best first; ``weight`` is (n,)."""
     found_c, found_u = [], []
@@ -66,6 +67,13 @@ def starts(problem: Problem, weight: np.ndarray, limit: int = 8) -> tuple[np.nda
             spread = max(np.median(np.abs(r)), 1e-12)
             omega = _linearised(problem, extra)[1] * weight * np.minimum(1.0, spread / np.maximum(np.abs(r), 1e-300))
     return np.concatenate(found_c), np.concatenate(found_u)
+
+
+@np.errstate(all="ignore")
+def scattered_starts(problem: Problem, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return starts (c, u) all over the search region: for objectives with many shallow minima."""
+    found = [_scatter(problem, extra, 2, weight, count=512, spread=32) for extra in _link_starts(problem)]
+    return np.concatenate([c for _, c in found]), np.concatenate([u for u, _ in found])
 
 
 def _link_starts(problem: Problem) -> list[np.ndarray]:
@@ -198,9 +206,11 @@ def _dependence(problem: Problem, middle: np.ndarray, axes: list[np.ndarray]) ->
     return [tuple(item) for item in needs]
 
 
-def _scatter(problem: Problem, extra: np.ndarray, limit: int, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Start from many scattered points where a grid would be too large; always the same ones."""
-    points = qmc.Sobol(problem.m, scramble=False).random(4096)
+def _scatter(
+    problem: Problem, extra: np.ndarray, limit: int, weight: np.ndarray, *, count: int = 4096, spread: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Start from the best of many scattered points, and from the first ``spread`` of them; always the same ones."""
+    points = qmc.Sobol(problem.m, scramble=False).random(count) if problem.m else np.zeros((1, 0))
     low = np.array([start[0] for start in problem.start[: problem.m]])
     high = np.array([start[1] for start in problem.start[: problem.m]])
     u = np.hstack([low + points * (high - low), np.tile(extra, (len(points), 1))])
@@ -215,6 +225,7 @@ def _scatter(problem: Problem, extra: np.ndarray, limit: int, weight: np.ndarray
         values.append(problem.value(r, weight[None]))
         coefficients.append(c)
     order = np.argsort(np.concatenate(values), kind="stable")[: 4 * limit]
+    order = np.unique(np.concatenate([order, np.arange(min(spread, len(u)))]))
     return u[order], np.concatenate(coefficients)[order]
 
 
@@ -232,6 +243,7 @@ def _project(problem: Problem, columns: Columns, omega: np.ndarray, target: np.n
 # Refinement ----------------------------------------------------------------------------------------------------------
 
 
+@np.errstate(all="ignore")
 def refine(
     problem: Problem, c: np.ndarray, u: np.ndarray, weight: np.ndarray, *, project: int = 25, tolerance: float = 1e-14
 ) -> Solution:
@@ -513,6 +525,12 @@ def _projection_step(state: _State, damping: np.ndarray) -> tuple[np.ndarray, np
     return c, u, value, predicted
 
 
+def join(first: Solution, second: Solution) -> Solution:
+    """Return both batches as one."""
+    names = ("c", "u", "value", "converged")
+    return Solution(*(np.concatenate([getattr(first, name), getattr(second, name)]) for name in names))
+
+
 _Step = Callable[[_State, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
 
 
@@ -523,12 +541,10 @@ def distinct(solution: Solution) -> Solution:
     for i in order:
         if not np.isfinite(solution.value[i]):
             continue
-        near = (
-            np.abs(solution.value[kept] - solution.value[i]) <= 1e-7 * np.abs(solution.value[i]) + 1e-300
-            if kept
-            else np.array([], dtype=bool)
-        )
-        close = [np.allclose(solution.u[j], solution.u[i], rtol=1e-2, atol=1e-2) for j in kept]
-        if not np.any(near & np.array(close, dtype=bool)):
+        gap = np.abs(solution.value[kept] - solution.value[i])
+        same = gap <= 1e-10 * abs(solution.value[i]) + 1e-300
+        near = gap <= 1e-7 * abs(solution.value[i]) + 1e-300
+        close = np.array([np.allclose(solution.u[j], solution.u[i], rtol=1e-2, atol=1e-2) for j in kept], dtype=bool)
+        if not np.any(same | (near & close)):
             kept.append(int(i))
-    return solution.take(np.array(kept, dtype=int))
+    return solution.take(np.array(kept[:20], dtype=int))
