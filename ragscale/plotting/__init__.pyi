@@ -2,6 +2,7 @@ from ._fits import allocation as allocation
 from ._fits import contours as contours
 from ._fits import exchange as exchange
 from ._fits import parity as parity
+from ._fits import profile as profile
 from ._fits import residuals as residuals
 from ._fits import size_colours as size_colours
 from ._fits import slices as slices

@@ -17,7 +17,7 @@ from ragscale.fitting import exchange_rate, optimal_allocation
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ragscale.fitting import Bootstrap, ManifoldFit
+    from ragscale.fitting import Bootstrap, ManifoldFit, Profile
 
 _LABELS = {
     "N": "model size N (parameters)",
@@ -237,6 +237,25 @@ def exchange(fit: ManifoldFit, *, R: float, ax: Axes | None = None) -> Axes:
     ax.set(xscale="log", yscale="log", xlabel="D / N (tokens per parameter)")
     ax.set_ylabel(f"exchange rate at R = {_count(R)}\n(pretraining tokens per store token)")
     ax.legend(title="N", fontsize="small")
+    return ax
+
+
+def profile(profiled: Profile, *, ax: Axes | None = None) -> Axes:
+    """Plot a profile: the best objective for given values of one parameter, with its interval.
+
+    Parameters
+    ----------
+    profiled : Profile
+        From `ragscale.fitting.profile`.
+    ax : Axes, optional
+    """
+    ax = _axes(ax)
+    ax.plot(profiled.curve["value"], profiled.curve["objective"], ".-", color="tab:blue")
+    ax.axvline(profiled.value, color="0.3", lw=1)
+    ax.axvspan(profiled.low, profiled.high, color="tab:blue", alpha=0.12, lw=0)
+    ax.axhline(profiled.threshold, color="0.3", lw=1, ls=":")
+    level = 100 * profiled.confidence_level
+    ax.set(xlabel=profiled.name, ylabel="objective", title=f"{profiled.name}, {level:g} % interval shaded")
     return ax
 
 
