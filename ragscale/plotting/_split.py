@@ -42,8 +42,7 @@ def split_layout(split: Split, cells: Sequence[tuple[int, int]] | None = None, *
     if wrong:
         raise ConfigError(f"D and R lie between 0 and T={T:,} tokens, got {wrong}")
     if ax is None:
-        pyplot = require("matplotlib.pyplot", "plot")
-        _, ax = pyplot.subplots(figsize=(8, 1.2 + 0.45 * (len(cells) + 1)), layout="constrained")
+        ax = _new_axes(height=1.2 + 0.45 * (len(cells) + 1))
     scale, unit = _unit(T)
     _draw_documents(ax, split, scale)
     for row, (D, R) in enumerate(cells, 1):
@@ -72,6 +71,11 @@ def split_layout(split: Split, cells: Sequence[tuple[int, int]] | None = None, *
     ax.tick_params(left=False)
     _legend(ax, split, any(D + R < T for D, R in cells), any(D + R > T for D, R in cells))
     return ax
+
+
+def _new_axes(height: float) -> Axes:
+    pyplot = require("matplotlib.pyplot", "plot")
+    return pyplot.subplots(figsize=(8, height), layout="constrained")[1]
 
 
 def _draw_documents(ax: Axes, split: Split, scale: float) -> None:
