@@ -291,7 +291,7 @@ def picture(folder: Path) -> None:
         "Six laws fitted to the filled points (smallest 80 % by computation); hollow points are held out", fontsize=11
     )
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PICTURE, dpi=110)
+    figure.savefig(PICTURE, dpi=85)
     plt.close(figure)
 
 
