@@ -46,7 +46,7 @@ def main() -> None:
         started = time.process_time()
         out = work / model.name
         for checkpoint in rs.train(model, split, config, tokens=TOKENS, out=out, device="cpu"):
-            rows.append(
+            rows.append(  # noqa: PERF401
                 {
                     "model": model.name,
                     "N": checkpoint.n_params,

@@ -23,16 +23,16 @@ if triton is not None:
 
     @triton.jit
     def _kernel(  # noqa: PLR0917
-        logits, targets, row_sums, stride, n_vocabulary, z_loss, scale, NEED: tl.constexpr, BLOCK: tl.constexpr
+        logits, targets, row_sums, stride, z_loss, scale, V: tl.constexpr, NEED: tl.constexpr, BLOCK: tl.constexpr
     ):
         row = tl.program_id(0).to(tl.int64)
         logits += row * stride
         target = tl.load(targets + row)
         maximum = float("-inf")
         total = 0.0
-        for start in range(0, n_vocabulary, BLOCK):
+        for start in range(0, V, BLOCK):
             columns = start + tl.arange(0, BLOCK)
-            block = tl.load(logits + columns, mask=columns < n_vocabulary, other=float("-inf")).to(tl.float32)
+            block = tl.load(logits + columns, mask=columns < V, other=float("-inf")).to(tl.float32)
             new_maximum = tl.maximum(maximum, tl.max(block, 0))
             total = total * tl.exp(maximum - new_maximum) + tl.sum(tl.exp(block - new_maximum), 0)
             maximum = new_maximum
@@ -46,9 +46,9 @@ if triton is not None:
             tl.debug_barrier()
             weight = tl.where(counted, scale, 0.0)
             factor = weight * (1.0 + 2.0 * z_loss * normaliser)
-            for start in range(0, n_vocabulary, BLOCK):
+            for start in range(0, V, BLOCK):
                 columns = start + tl.arange(0, BLOCK)
-                inside = columns < n_vocabulary
+                inside = columns < V
                 block = tl.load(logits + columns, mask=inside, other=float("-inf")).to(tl.float32)
                 gradient = tl.exp(block - normaliser) * factor - tl.where(columns == target, weight, 0.0)
                 tl.store(logits + columns, gradient.to(logits.dtype.element_ty), mask=inside)
@@ -71,9 +71,9 @@ def softmax_gradient(
         targets_C,
         row_sums,
         logits_CV.stride(0),
-        logits_CV.shape[1],
         z_loss,
         scale,
+        V=logits_CV.shape[1],
         NEED=need_gradient,
         BLOCK=_BLOCK,
         num_warps=8,

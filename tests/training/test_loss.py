@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import subprocess
 import sys
 
@@ -128,3 +130,27 @@ def test_triton_equals_torch(dtype: torch.dtype) -> None:
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     for a, b in zip(*results, strict=True):
         assert (a.float() - b.float()).norm() <= tolerance * a.float().norm()
+
+
+def test_the_triton_kernel_computes_the_same_in_its_interpreter() -> None:
+    """The kernel's arithmetic without a GPU; its speed and its launch are for CUDA."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("needs triton, which comes with CUDA builds of torch")
+    code = """
+import torch
+from ragscale.training import linear_cross_entropy
+generator = torch.Generator().manual_seed(0)
+hidden = torch.randn(12, 8, generator=generator, requires_grad=True)
+weight = torch.randn(5001, 8, generator=generator, requires_grad=True)
+targets = torch.randint(0, 5001, (12,), generator=generator)
+targets[3] = -100
+results = []
+for backend in ("torch", "triton"):
+    loss, part = linear_cross_entropy(hidden, weight, targets, z_loss=1e-2, chunk_rows=5, backend=backend)
+    results.append((loss, part, *torch.autograd.grad(loss, (hidden, weight))))
+for a, b in zip(*results):
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+"""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
