@@ -106,15 +106,15 @@ class LossToError(SeparableLaw):
     published: ClassVar[Mapping[str, Published]] = {
         "c4": Published(
             parameters={"epsilon": 0.850, "k": 2.08, "gamma": 0.756},
-            source="arXiv 2403.08540, 17 tasks, models trained on C4",
+            source="arXiv 2403.08540, 17 tasks, models trained on C4; quoted, not checked",
         ),
         "redpajama": Published(
             parameters={"epsilon": 0.857, "k": 2.21, "gamma": 0.715},
-            source="arXiv 2403.08540, 17 tasks, models trained on RedPajama",
+            source="arXiv 2403.08540, 17 tasks, models trained on RedPajama; quoted, not checked",
         ),
         "refinedweb": Published(
             parameters={"epsilon": 0.865, "k": 2.21, "gamma": 0.707},
-            source="arXiv 2403.08540, 17 tasks, models trained on RefinedWeb",
+            source="arXiv 2403.08540, 17 tasks, models trained on RefinedWeb; quoted, not checked",
         ),
     }
 
