@@ -215,7 +215,7 @@ def _check(
         problems.append(f"store_tokens has {positive} but there is no retriever: pass retriever=")
     if retriever is not None and positive and max(positive) > retriever.n_tokens_served:
         problems.append(
-            f"store_tokens asks for {max(positive):,} but the retriever holds {retriever.n_tokens:,} tokens"
+            f"store_tokens asks for {max(positive):,} tokens but the retriever holds {retriever.n_tokens:,}"
         )
     if "random" in conditions and (retriever is None or not positive):
         problems.append("condition 'random' draws from a store: pass retriever= and a store_tokens above 0")
@@ -249,12 +249,12 @@ def _gold_texts(gold: Mapping[str, str] | Iterable[Passage] | None) -> dict[str,
 
 def _answer_rows(tasks: Sequence[Task], retriever: Retriever, stores: Sequence[int]) -> dict[str, np.ndarray]:
     """Find each question's first passage with an answer, for all tasks in one reading of the largest store."""
-    if not any(stores):
-        return {}
     wanted = [task for task in tasks if task.kind != "text"]
+    if not any(stores) or not wanted:
+        return {}
     passages = islice(retriever.passages, retriever.n_passages_in_store(max(stores)))
     rows = first_passage_with_answer([example for task in wanted for example in task.examples], passages)
-    ends = np.cumsum([len(task.examples) for task in wanted])[:-1] if wanted else []
+    ends = np.cumsum([len(task.examples) for task in wanted])[:-1]
     return {task.name: part for task, part in zip(wanted, np.split(rows, ends), strict=True)}
 
 

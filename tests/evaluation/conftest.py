@@ -12,6 +12,8 @@ from ragscale.evaluation import Example, PromptTemplate, Task, TorchModel
 from ragscale.passages import Passage
 from ragscale.retrieval import BM25Retriever
 
+torch.set_num_threads(1)  # rows this small gain nothing from threads, and other work shares the cores
+
 SYLLABLES = ("ba", "do", "fi", "gul", "ka", "lem", "mor", "nu", "pes", "ro", "sil", "tan", "vu", "xe", "zor")
 MATERIALS = ("amber", "basalt", "copper", "driftwood", "enamel", "flint", "glass", "horn", "iron", "jade")
 
