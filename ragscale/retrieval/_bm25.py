@@ -180,7 +180,7 @@ class BM25Retriever(Retriever):
             norms,
             n_in_store,
             k,
-            10 + k // 4,  # more would be kept and sorted for nothing, less leaves pairs open
+            14 + 6 * k // 10,  # more would be kept and sorted for nothing, less leaves pairs open
         )
         for store in np.flatnonzero(is_open.any(axis=1)).tolist():
             left = np.flatnonzero(is_open[store])

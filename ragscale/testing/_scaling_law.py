@@ -186,7 +186,7 @@ def _variables_are_the_ones_that_it_reads(s: _Subject) -> bool:
             continue
         moved = [s.n, s.d, s.r]
         moved[axis] = moved[axis] * 1.7 + 1e6
-        changed = np.abs(s.loss(*moved, values) - base).max()
+        changed = np.abs(s.loss(moved[0], moved[1], moved[2], values) - base).max()
         assert changed == 0, (
             f"variables = {s.law.variables} leaves out {name}, but the loss changes with it by {changed:g}"
         )
@@ -232,9 +232,9 @@ def _gradient_agrees_with_differences(s: _Subject) -> bool:
 
 
 def _columns_add_up_to_the_loss(s: _Subject) -> bool:
-    if not isinstance(s.law, SeparableLaw):
-        return False
     bound = s.law.at(**s.further) if s.further else s.law
+    if not isinstance(bound, SeparableLaw):
+        return False
     values = s.theta()
     theta = Theta(values)
     columns = bound._columns(theta, s.n, s.d, s.r)
