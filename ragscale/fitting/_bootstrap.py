@@ -219,7 +219,7 @@ def bootstrap(
 
 def _warn_if_few(fit: ManifoldFit, by: Any) -> None:
     count = int(clusters(fit.data).max()) + 1
-    sizes = fit.data["N"].nunique()
+    sizes = len(np.unique(fit.data["N"].to_numpy(float)))
     said = []
     if count < 20:
         said.append(f"{count} trained models (below 20)")
@@ -265,10 +265,12 @@ def _refit(problem: Problem, fit: ManifoldFit, weights: np.ndarray) -> Solution:
 
 def _warm_starts(fit: ManifoldFit) -> list[tuple[np.ndarray, np.ndarray]]:
     problem = fit.problem
-    minima = fit.minima[fit.minima["objective"] <= 1.3 * fit.minima["objective"].iloc[0]].head(4)
+    objective = fit.minima["objective"].to_numpy(float)
+    near = np.flatnonzero(objective <= 1.3 * objective[0])[:4]
     starts = []
     names = [p.name for p in fit.law.parameters]
-    for row in minima.to_dict("records"):
+    for i in near:
+        row = {str(name): float(fit.minima[name].to_numpy(float)[i]) for name in fit.minima}
         link = fit.link.with_values({p.name: row[p.name] for p in fit.link.parameters})
         local = (
             problem

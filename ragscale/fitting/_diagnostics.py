@@ -305,13 +305,13 @@ def retrieval_effect(table: pd.DataFrame, space: str = "log", confidence_level: 
 def _rises(table: pd.DataFrame) -> bool:
     """Say whether a higher metric is better: whether it rises with N and D."""
     compute = np.log(table["N"].to_numpy(float)) + np.log(table["D"].to_numpy(float))
-    if np.ptp(compute) == 0 or table["value"].nunique() < 2:
+    if np.ptp(compute) == 0 or np.ptp(table["value"].to_numpy(float)) == 0:
         return False
     return bool(pd.Series(compute).rank().corr(pd.Series(table["value"].to_numpy(float)).rank()) > 0)
 
 
 def _retrieval_findings(fit: ManifoldFit, effect: RetrievalEffect) -> list[Finding]:
-    if not (fit.data["R"] > 0).any():
+    if not np.any(fit.data["R"].to_numpy(float) > 0):
         return []
     level = "note" if effect.verdict == "helps" else "warning"
     found = [Finding(level, "retrieval", str(effect))]
@@ -353,7 +353,7 @@ def _design_findings(fit: ManifoldFit, count: int) -> list[Finding]:
     if count < 20:
         text = f"Only {count} trained models: intervals are rough below 20."
         found.append(Finding("warning", "few models", text))
-    sizes = data["N"].nunique()
+    sizes = len(np.unique(data["N"].to_numpy(float)))
     if "N" in fit.law.variables and sizes < 6:
         text = f"alpha and E rest on {sizes} value{'s' if sizes > 1 else ''} of N: at least 6 are needed to trust them."
         found.append(Finding("warning", "few sizes", text))
@@ -369,7 +369,7 @@ def _design_findings(fit: ManifoldFit, count: int) -> list[Finding]:
                 f"told from what the other does. Vary {a} at fixed {b}."
             )
             found.append(Finding("warning", "design", text))
-    if "R" in fit.law.variables and data["R"].nunique() == 2:
+    if "R" in fit.law.variables and len(np.unique(data["R"].to_numpy(float))) == 2:
         found.append(Finding("warning", "design", "Only two store sizes: the shape of the gain is not determined."))
     return found
 

@@ -65,11 +65,11 @@ class PaperFit:
     def predict(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0) -> np.ndarray:
         """Predict the metric at counts."""
         n, d, r = (np.asarray(count, dtype=float) / _UNIT for count in (N, D, R))
-        p = self.params
-        value = _base(n, d, p[["A", "alpha", "B", "beta", "L0"]].to_numpy(float))
+        p = {str(name): float(value) for name, value in self.params.items()}
+        value = _base(n, d, [p[name] for name in ("A", "alpha", "B", "beta", "L0")])
         if self.form == "chinchilla":
             return value
-        return value + _gain(self.form, n, r, float(p["C"]), float(p[_SHAPE[self.form]]))
+        return value + _gain(self.form, n, r, p["C"], p[_SHAPE[self.form]])
 
 
 def fit_paper(results: Any, form: Form = "log", **columns: str) -> PaperFit:

@@ -46,7 +46,7 @@ class Table:
     def take(self, rows: np.ndarray) -> Table:
         """Return some of the rows."""
         further = {name: column[rows] for name, column in self.further.items()}
-        return Table(*(getattr(self, name)[rows] for name in ("n", "d", "r", "y", "weight")), further)
+        return Table(self.n[rows], self.d[rows], self.r[rows], self.y[rows], self.weight[rows], further)
 
     @property
     def typical(self) -> dict[str, float]:
@@ -391,11 +391,12 @@ def _columns_by_loss(
 ) -> dict[str, Any]:
     """Take a plain law apart: one column per linear parameter, and the rest."""
     names = [name for name in linear if name != "offset"]
-    shape = np.broadcast_shapes(counts[0].shape, *(np.shape(value) for value in values.values()))
+    n, d, r = counts
+    shape = np.broadcast_shapes(n.shape, *(np.shape(value) for value in values.values()))
 
     def loss(coefficients: Mapping[str, float]) -> np.ndarray:
         theta = Theta({p.name: {**values, **coefficients}.get(p.name, 0.0) for p in law.parameters})
-        return np.broadcast_to(np.asarray(law._loss(*counts, theta), dtype=float), shape)
+        return np.broadcast_to(np.asarray(law._loss(n, d, r, theta), dtype=float), shape)
 
     zero = dict.fromkeys(names, 0.0)
     rest = loss(zero)

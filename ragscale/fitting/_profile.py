@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from ragscale.errors import ConfigError
 from ragscale.fitting._diagnostics import _local
@@ -94,7 +94,7 @@ def profile(fit: ManifoldFit, name: str, *, confidence_level: float = 0.95, n_po
     margin = 0.3 * (high - low)
     grid = np.linspace(low - margin, high + margin, n_points)
     at_bounds = [(np.log(b) if b > 0 else -np.inf) if logarithmic else b for b in (lower, upper)]
-    grid = np.unique(np.clip(grid, *at_bounds))
+    grid = np.unique(np.clip(grid, float(at_bounds[0]), float(at_bounds[1])))
     objective = np.array([walk(x) for x in grid])
     root = np.sign(grid - start) * np.sqrt(np.maximum(2.0 * (objective - fit.objective) / scale, 0.0))
     back = np.exp if logarithmic else float
@@ -156,7 +156,10 @@ def _cross(walk: _Walk, start: float, step: float, limit: float, level: float) -
         outside = inside + step
         outside = max(outside, limit) if step < 0 else min(outside, limit)
         if walk(outside) >= level:
-            return float(brentq(lambda x: walk(x) - level, inside, outside, xtol=1e-4 * abs(step), rtol=1e-10))
+            found = root_scalar(
+                lambda x: walk(x) - level, bracket=(inside, outside), method="brentq", xtol=1e-4 * abs(step)
+            )
+            return float(found.root)
         if outside == limit:
             return limit
         inside, step = outside, 1.6 * step

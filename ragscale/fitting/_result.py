@@ -125,9 +125,10 @@ class ManifoldFit:
         return table
 
     def _warn_if_far(self, N: ArrayLike, D: ArrayLike, R: ArrayLike) -> None:
-        far = self.extrapolation(N, D, R).drop(columns="ratio").max()
-        far = far[far > _FAR]
-        if len(far):
+        table = self.extrapolation(N, D, R).drop(columns="ratio")
+        largest = {str(name): float(np.max(table[name].to_numpy(float), initial=1.0)) for name in table}
+        far = {name: ratio for name, ratio in largest.items() if ratio > _FAR}
+        if far:
             import warnings
 
             said = ", ".join(f"{name} {ratio:.3g} times" for name, ratio in far.items())
@@ -321,15 +322,17 @@ def unit_factors(law: ScalingLaw, theta: Mapping[str, float], unit: float) -> di
         factors[parameter.name] = unit ** -float(power)
     here, there = dict(theta), {name: value * factors[name] for name, value in theta.items()}
     probe = (np.array([2.0]) * unit, np.array([3.0]) * unit, np.array([1.5]) * unit)
-    inside = tuple(value / unit for value in probe)
+    n, d, r = probe
     law_free = law if not law.further_columns else None
     if law_free is None:
         raise FitError(f"the law {law.name!r} reads further columns: its parameters have no view in other units")
     for name in _coefficients(law, theta, probe):
         one, zero = {**here, name: 1.0}, {**here, name: 0.0}
-        column = law._loss(*probe, Theta(one)) - law._loss(*probe, Theta(zero))
+        column = law._loss(n, d, r, Theta(one)) - law._loss(n, d, r, Theta(zero))
         one, zero = {**there, name: 1.0}, {**there, name: 0.0}
-        other = law._loss(*inside, Theta(one)) - law._loss(*inside, Theta(zero))
+        other = law._loss(n / unit, d / unit, r / unit, Theta(one)) - law._loss(
+            n / unit, d / unit, r / unit, Theta(zero)
+        )
         factors[name] = float((np.asarray(column) / np.asarray(other)).reshape(-1)[0])
     return factors
 

@@ -73,13 +73,13 @@ def _validate_folds(
     given = None if weights is None or isinstance(weights, str) else np.asarray(weights, dtype=float)
     rows, errors = [], []
     for name, test in _folds(table, leave_out, seed):
-        train = table[~test].reset_index(drop=True)
+        train = pd.DataFrame(table[~test]).reset_index(drop=True)
         own = weights if given is None else given[~test]
         try:
             fit = fit_table(train, law, weights=own, **options)
         except RagscaleError as error:
             raise FitError(f"cross_validate cannot fit without {name}: {error}") from error
-        held_out = table[test]
+        held_out = pd.DataFrame(table[test])
         counts = [held_out[column].to_numpy(float) for column in "NDR"]
         further = {column: held_out[column].to_numpy(float) for column in law.further_columns}
         predicted = np.asarray(fit.link.metric(fit.latent(*counts, **further)))
@@ -234,7 +234,7 @@ def compare_on(
 ) -> pd.DataFrame:
     """Compare laws on a prepared table."""
     if laws is None:
-        reads_r = table["R"].nunique() > 1
+        reads_r = np.ptp(table["R"].to_numpy(float)) > 0
         laws = [law() for law in BUILT_IN if reads_r or "R" not in law.variables]
     chosen = [make_law(law) for law in laws]
     if not chosen:
@@ -258,7 +258,8 @@ def compare_on(
         }
         if held_out:
             problems = []
-            for column, leave_out in (("leave_one_N", "N"), ("largest_compute", "compute"), ("k_fold", folds)):
+            ways: dict[str, LeaveOut] = {"leave_one_N": "N", "largest_compute": "compute", "k_fold": folds}
+            for column, leave_out in ways.items():
                 try:
                     row[column] = _validate_folds(table, law, leave_out, seed=0, options=settled).attrs["error"]
                 except RagscaleError as error:
@@ -272,7 +273,7 @@ def compare_on(
     found["tied"] = found["delta_aicc"] <= _TIE
     found = found.sort_values(["aicc", "n_parameters"], kind="stable")
     order = ["n_parameters", "objective", "aicc", "delta_aicc", "tied", "leave_one_N", "largest_compute", "k_fold"]
-    found = found[[c for c in (*order, "share", "problem") if c in found]]
+    found = pd.DataFrame(found[[c for c in (*order, "share", "problem") if c in found]])
     found.attrs["fits"] = fits
     return found
 
@@ -289,7 +290,7 @@ def _best_share(fit: ManifoldFit) -> float:
     from ragscale.fitting._allocation import optimal_allocation
 
     size = float(np.exp(np.log(fit.data["N"].to_numpy(float)).mean()))
-    budget = float((fit.data["D"] + fit.data["R"]).max())
+    budget = float(np.max(fit.data["D"].to_numpy(float) + fit.data["R"].to_numpy(float)))
     return float(np.asarray(optimal_allocation(fit, N=size, budget=budget).share).reshape(-1)[0])
 
 
@@ -297,7 +298,8 @@ def choose_law(table: pd.DataFrame, options: Mapping[str, Any]) -> ManifoldFit:
     """Return the fit of the law with the lowest AICc; of tied ones, that with the fewest parameters."""
     compared = compare_on(table, None, held_out=False, options=options)
     fits: Mapping[str, ManifoldFit] = compared.attrs["fits"]
-    candidates = compared[compared["tied"]] if compared["tied"].any() else compared[compared["problem"] == ""]
+    tied = compared["tied"].to_numpy(bool)
+    candidates = pd.DataFrame(compared[tied if tied.any() else compared["problem"].to_numpy() == ""])
     name = candidates.sort_values(["n_parameters", "aicc"], kind="stable").index[0]
     selection = compared.copy()
     selection.attrs = {}

@@ -43,28 +43,33 @@ def prepare(
         frame["R"] = 0.0
     table = validate(frame)
     problems = [
-        f"column {column!r} holds {table[column].nunique()} values ({_some(table[column])}): a surface is fitted to one"
+        f"column {column!r} holds {len(_kinds(table, column))} values ({_some(table, column)}), a surface has one"
         for column in _ONE_SURFACE
-        if column in table and table[column].nunique(dropna=False) > 1
+        if len(_kinds(table, column)) > 1
     ]
-    stores = table[table["R"] > 0]
+    stores = pd.DataFrame(table[table["R"] > 0])
     problems += [
-        f"column {column!r} holds {stores[column].nunique()} values where R > 0 ({_some(stores[column])})"
+        f"column {column!r} holds {len(_kinds(stores, column))} values where R > 0 ({_some(stores, column)})"
         for column in _ONE_STORE
-        if column in stores and stores[column].nunique(dropna=False) > 1
+        if len(_kinds(stores, column)) > 1
     ]
     if problems:
         raise ResultsError(
             "; ".join(problems) + ". Choose rows first, e.g. fit_manifold(results[results['task'] == 'sciq'])"
         )
-    if seed_average and "seed" in table and table["seed"].nunique() > 1:
+    if seed_average and len(_kinds(table, "seed")) > 1:
         table = average_seeds(table)
     return table
 
 
-def _some(column: pd.Series) -> str:
-    values = [str(value) for value in column.unique()[:4]]
-    return ", ".join(values) + (", ..." if column.nunique(dropna=False) > 4 else "")
+def _kinds(table: pd.DataFrame, column: str) -> list[Any]:
+    """Return the different values of a column, none where it does not exist."""
+    return pd.Series(table[column]).unique().tolist() if column in table else []
+
+
+def _some(table: pd.DataFrame, column: str) -> str:
+    kinds = [str(kind) for kind in _kinds(table, column)]
+    return ", ".join(kinds[:4]) + (", ..." if len(kinds) > 4 else "")
 
 
 def row_weights(table: pd.DataFrame, link: Link, weights: Any, space: str) -> tuple[np.ndarray, str]:
@@ -133,7 +138,7 @@ def check_fittable(law: ScalingLaw, table: pd.DataFrame, link: Link, space: str)
         When the table cannot determine the law.
     """
     problems = list(link.problems(table["value"].to_numpy(float)))
-    if space == "log" and link.name != "log" and (table["value"] <= 0).any():
+    if space == "log" and link.name != "log" and np.any(table["value"].to_numpy(float) <= 0):
         problems.append(
             f"residuals are taken in the logarithm, and the table has values <= 0 (down to {table['value'].min():g}): "
             "use space='linear', or link='bounded' for a score"
@@ -141,7 +146,7 @@ def check_fittable(law: ScalingLaw, table: pd.DataFrame, link: Link, space: str)
     need = len(law.free) + len(link.parameters)
     if len(table) < need:
         problems.append(f"{len(table)} rows cannot determine {need} parameters: add rows, or fix some parameters")
-    if "R" in law.variables and table["R"].nunique() < 2:
+    if "R" in law.variables and np.ptp(table["R"].to_numpy(float)) == 0:
         only = table["R"].iloc[0]
         problems.append(
             f"the law {law.name!r} needs stores of different sizes, and R is {only:g} in every row: fit "
