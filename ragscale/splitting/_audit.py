@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 NGRAM_WORDS = 13
 SAMPLED_NGRAMS = 32
+ALIKE = 0.8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -279,34 +279,31 @@ def _measure(split: Split, D: int, sample: int, seed: int) -> dict[str, Any]:
     offsets = _offsets(split, "tokens")
     n_before = int(np.searchsorted(offsets[:-1], D))
     after = n_before + np.random.default_rng(seed).permutation(split.n_documents - n_before)[:sample]
-    chosen = set(after.tolist())
-    lsh = require("datasketch", "split").MinHashLSH(threshold=0.8, num_perm=N_PERMUTATIONS)
-    texts: Iterator[str] = (document.text for document in split.documents())
+    lsh = require("datasketch", "split").MinHashLSH(threshold=ALIKE, num_perm=N_PERMUTATIONS)
+    backend, stream = split._split_tokenizer.backend(), split.pretraining(split.n_tokens)
+    signatures: dict[int, Any] = {}
+    for number in sorted(after.tolist()):
+        tokens = stream[offsets[number] : offsets[number + 1] - 1].tolist()
+        signatures[number] = signature(backend.decode(tokens, skip_special_tokens=False))
+        lsh.insert(number, signatures[number])
     before = [np.empty(0, dtype=np.uint64)]
     behind = [np.empty(0, dtype=np.uint64)]
-    signatures: dict[int, Any] = {}
-    for number, text in enumerate(texts):
-        hashes = ngram_hashes(text, NGRAM_WORDS)
+    near: set[int] = set()
+    for number, document in enumerate(split.documents()):
+        hashes = ngram_hashes(document.text, NGRAM_WORDS)
         hashes = np.unique(hashes[hashes % np.uint64(SAMPLED_NGRAMS) == 0])
         (before if number < n_before else behind).append(hashes)
-        if number in chosen:
-            signatures[number] = signature(text)
-            lsh.insert(number, signatures[number])
-    near: set[int] = set()
-    if signatures:
-        for number, text in enumerate(document.text for document in split.documents()):
-            if number >= n_before:
-                break
-            minhash = signature(text)
-            near |= {other for other in lsh.query(minhash) if minhash.jaccard(signatures[other]) >= 0.8}
+        if number < n_before:
+            minhash = signature(document.text)
+            near |= {other for other in lsh.query(minhash) if minhash.jaccard(signatures[other]) >= ALIKE}
     store_ngrams = np.concatenate(behind)
     shared = np.isin(store_ngrams, np.unique(np.concatenate(before)))
     return {
         "D": D,
         "documents_before": n_before,
         "documents_after": split.n_documents - n_before,
-        "near_duplicate_share": len(near) / len(chosen) if chosen else 0.0,
-        "near_duplicate_sample": len(chosen),
+        "near_duplicate_share": len(near) / len(signatures) if signatures else 0.0,
+        "near_duplicate_sample": len(signatures),
         "ngram_overlap_share": float(shared.mean()) if len(shared) else 0.0,
         "ngram_sample": len(shared),
         "ngram_words": NGRAM_WORDS,

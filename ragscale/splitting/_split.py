@@ -110,6 +110,11 @@ class Split:
     def _split_tokenizer(self) -> SplitTokenizer:
         return SplitTokenizer.load(self.path / "tokenizer")
 
+    @property
+    def tokenizer_digest(self) -> str:
+        """Identifies the tokenizer, whatever form it comes in; see `check_tokenizer`."""
+        return self.manifest["tokenizer"]["digest"]
+
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Raise a SplitError unless ``tokenizer`` is the one that made this split."""
         from ragscale.splitting._tokenizers import as_split_tokenizer
