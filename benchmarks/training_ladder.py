@@ -2,7 +2,7 @@
 
     python benchmarks/training_ladder.py --corpus wiki_small.jsonl.zst
 
-About a quarter of an hour of one core. Stopped at any moment, the same command goes on. Writes
+About five minutes of one core. Stopped at any moment, the same command goes on. Writes
 benchmarks/results/training_ladder.json and the pictures in docs/_static/training/.
 """
 
@@ -24,7 +24,7 @@ from ragscale.training import ModelConfig, TrainConfig, dry_run
 
 HERE = Path(__file__).parent
 SIZES = ("0.05M", "0.15M", "0.5M", "1M")
-TOKENS = (250_000, 400_000, 650_000, 1_000_000, 1_600_000)
+TOKENS = (200_000, 300_000, 450_000, 700_000, 1_000_000)
 VOCABULARY = 2048
 
 

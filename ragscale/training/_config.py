@@ -66,10 +66,13 @@ class TrainConfig:
         Keep attention within documents; needs an end-of-document token (``eos_id`` or the split's).
     eos_id : int or None
         The end-of-document token; None takes the split's.
+    shuffle : bool
+        Shuffle rows within windows of at most a twentieth of what was read before: a small batch of neighbouring rows
+        would come from one document. Every D still reads exactly its first D tokens. Not with "wsd-s".
     repeat : bool
         Allow D beyond the stream's length: later epochs read its blocks in a new order each. Off: an error.
     seed : int
-        Of the initial weights, and of the order of repeated epochs.
+        Of the initial weights, and of the order of rows.
     precision : {"auto", "fp32", "bf16", "bf16-true"}
         ``"bf16"`` is float32 weights with bfloat16 autocast; "auto" takes it on CUDA and on CPUs that have bfloat16
         instructions when the model is at least 64 wide. "bf16-true" (no float32 weights) is refused unless
@@ -119,6 +122,7 @@ class TrainConfig:
     z_loss: float = 1e-5
     document_mask: bool = False
     eos_id: int | None = None
+    shuffle: bool = True
     repeat: bool = False
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16", "bf16-true"] = "auto"
@@ -219,6 +223,11 @@ class TrainConfig:
             "allow_short_runs": True,
         }
         return cls(**{**values, **changes})
+
+    @property
+    def window_share(self) -> float:
+        """Size of the shuffle's windows as a share of their place: at most half of what decays."""
+        return min(0.05, self.decay_fraction / 2) if self.shuffle and self.schedule != "wsd-s" else 0.0
 
     def replace(self, **changes: Any) -> TrainConfig:
         """Return a copy with some fields changed."""

@@ -1,7 +1,8 @@
 """Which tokens a step reads: a pure function of the step, so that any run, resumed or branched, reads the same.
 
-Step s reads blocks [s B, (s + 1) B) of seq_len tokens, in the order of the stream: the split's permutation. Each row
-predicts the token after each of its tokens; nothing at or beyond D is read, not even as a target.
+Step s reads the blocks at places [s B, (s + 1) B), of seq_len tokens each, in the order of the stream, the split's
+permutation, but for a shuffle within small windows (`ragscale.training._windows`). Each row predicts the token after
+each of its tokens; nothing at or beyond D is read, not even as a target.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from ragscale.errors import ConfigError
+from ragscale.training._windows import shuffled_block
 
 IGNORED = -100
 
@@ -127,11 +129,13 @@ class Order:
     seq_len, batch_rows : int
         Tokens per row, rows per step over all processes.
     seed : int
-        Of the order of repeated epochs.
+        Of the order within windows and of repeated epochs.
     vocab_size : int
         The model's; a larger id is an error.
     rank, world : int
         This process takes the ``rank``-th of ``world`` equal runs of rows.
+    share : float
+        Of the windows within which blocks are shuffled; 0 keeps the order of the stream.
     """
 
     source: Source
@@ -141,6 +145,7 @@ class Order:
     vocab_size: int
     rank: int = 0
     world: int = 1
+    share: float = 0.0
 
     def n_targets(self, step: int, limit: int | None) -> int:
         """Return the targets of a step over all processes, when reading ends before token ``limit``."""
@@ -172,10 +177,11 @@ class Order:
         return inputs, targets
 
     def _position(self, block: int, limit: int | None) -> int:
-        """Return where a block starts in the stream: in order at first, shuffled in repeated epochs."""
+        """Return where a block starts in the stream: near its place at first, anywhere in repeated epochs."""
         n_blocks = max(1, (self.source.n_tokens - 1) // self.seq_len)
         if block < n_blocks or (limit is not None and limit <= self.source.n_tokens):
-            return block * self.seq_len
+            whole = n_blocks if limit is None else min(n_blocks, (limit - 1) // self.seq_len)
+            return shuffled_block(block, end=whole, seed=self.seed, share=self.share) * self.seq_len
         epoch, within = divmod(block, n_blocks)
         return int(_epoch_order(self.seed, epoch, n_blocks)[within]) * self.seq_len
 

@@ -11,6 +11,7 @@ import numpy as np
 from ragscale.errors import ConfigError
 from ragscale.training._config import TrainConfig, ladder_batch_tokens, ladder_learning_rate
 from ragscale.training._model import ModelConfig
+from ragscale.training._windows import window
 
 LEAST_STEPS = 100
 
@@ -190,6 +191,13 @@ def _decay_steps(n_steps: int, config: TrainConfig) -> int:
     return max(1, round(config.decay_fraction * n_steps))
 
 
+def _branch_start(tokens: int, stop: int, config: TrainConfig) -> int:
+    """Return the step at which D's branch leaves: before the window in which D ends, so that the trunk knows no D."""
+    assert config.batch_tokens is not None
+    first, _ = window(max(0, (tokens - 1) // config.seq_len), config.window_share)
+    return min(stop - _decay_steps(stop, config), first * config.seq_len // config.batch_tokens)
+
+
 def _too_short(config: TrainConfig, values: list[int]) -> list[str]:
     assert config.batch_tokens is not None
     assert config.warmup_steps is not None
@@ -253,7 +261,7 @@ def _segments(config: TrainConfig, values: list[int]) -> tuple[Segment, ...]:
         at = 0
         for value in values:
             stop = _steps(value, config)
-            start = stop - _decay_steps(stop, config)
+            start = _branch_start(value, stop, config)
             if start > at:
                 segments.append(
                     Segment(name="trunk", start=at, stop=start, parent=None, tokens=None, decay_start=start)

@@ -465,6 +465,7 @@ class _Run:
             plan.model.vocab_size,
             processes.rank,
             processes.world,
+            config.window_share,
         )
         log = Log(
             self.out / "metrics" / f"{segment.name}.jsonl",

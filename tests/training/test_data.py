@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragscale.errors import ConfigError
-from ragscale.training import ModelConfig, use_ragscale_attention
+from ragscale.training import ModelConfig, TrainConfig, make_plan, use_ragscale_attention
 from ragscale.training._attention import document_mask
 from ragscale.training._data import Order, open_source, prefetch
 
@@ -40,6 +40,42 @@ def test_a_trunk_and_a_branch_read_the_same_tokens() -> None:
     for step in range(3):
         for a, b in zip(order(100).load(step, None), order(100).load(step, 50), strict=True):
             assert (a == b).all()
+
+
+@given(
+    n_tokens=st.integers(2, 4_000),
+    longer=st.integers(0, 4_000),
+    fraction=st.sampled_from([0.02, 0.1, 0.2, 1.0]),
+    rows=st.integers(1, 5),
+)
+def test_shuffled_rows_are_still_the_first_d_tokens_of_every_d(
+    n_tokens: int, longer: int, fraction: float, rows: int
+) -> None:
+    config = TrainConfig(
+        seq_len=4, batch_tokens=4 * rows, decay_fraction=fraction, warmup_steps=1, allow_short_runs=True
+    )
+    model = ModelConfig.custom(n_layers=1, d_model=4, n_heads=1, d_ff=4, vocab_size=4)
+    plan = make_plan(model, config, n_tokens)
+    source = open_source(np.arange(n_tokens + longer), 2)
+    run = Order(source, seq_len=4, batch_rows=rows, seed=3, vocab_size=10**6, share=config.window_share)
+    seen: list[int] = []
+    for step in range(plan.steps(n_tokens)):
+        # the trunk knows no D, and must read what a run of this D alone would have read
+        inputs, targets = run.load(step, None if step < plan.segments[-1].start else n_tokens)
+        seen += targets[targets >= 0].tolist()
+        assert (targets >= 0).sum() == run.n_targets(step, n_tokens)
+        assert (targets[targets >= 0] == inputs[targets >= 0] + 1).all()
+    assert sorted(seen) == list(range(1, n_tokens))
+
+
+def test_rows_of_a_batch_come_from_different_places() -> None:
+    source = open_source(np.arange(40_000), 2)
+    run = Order(source, seq_len=4, batch_rows=4, seed=0, vocab_size=10**6, share=0.05)
+    places = run.load(2_000, None)[0][:, 0]
+    assert np.abs(np.diff(places)).min() > 4
+    assert np.abs(places - 2_000 * 16).max() < 0.06 * 2_000 * 16
+    other = Order(source, seq_len=4, batch_rows=4, seed=1, vocab_size=10**6, share=0.05)
+    assert (other.load(2_000, None)[0][:, 0] != places).any()
 
 
 def test_processes_share_the_rows_of_a_step() -> None:
