@@ -37,14 +37,14 @@ class Decontamination:
         ``question`` (named by their field ``task``, else by the file); or objects with ``name`` and ``examples``
         that each have a ``question``.
     n : int
-        Words of an n-gram; 13 as in GPT-3 [1]_ and MassiveDS. A question with fewer words cannot be checked; the
+        Words of an n-gram; 13 as in GPT-3 (reference below) and MassiveDS. A question with fewer words cannot be checked; the
         report counts those.
     action : {"drop", "flag"}
         Leave documents with a hit out of everything, or keep and mark them.
 
     References
     ----------
-    .. [1] T. Brown et al., Language Models are Few-Shot Learners, 2020, appendix C. arXiv:2005.14165.
+    T. Brown et al., Language Models are Few-Shot Learners, 2020, appendix C. arXiv:2005.14165.
     """
 
     tasks: Any
