@@ -67,8 +67,8 @@ class TokenStream:
         array : array-like of int, (n,)
             The token ids.
         offsets : array-like of int, (number of documents + 1,), optional
-            Where documents start, from 0, and last the length of the array. Without it, documents end at each ``eos_id`` when
-            that is given; else the whole is one document.
+            Where documents start, from 0, and last the length of the array. Without it, documents end at each
+            ``eos_id`` when that is given; else the whole is one document.
         digest : str, optional
             Identifies the tokens; by default the SHA-256 of their values.
 
