@@ -52,12 +52,11 @@ def reciprocal_rank_fusion(
     >>> int(rows[0, scores[0].argmax()])
     1
     """
-    factors = _weights(weights, len(arms))
+    weighted = _weighted(arms, weights)
     parts = [
-        factor / (constant + np.broadcast_to(np.arange(1, hits.k + 1), hits.ids.shape))
-        for factor, hits in zip(factors, arms, strict=True)
+        factor / (constant + np.broadcast_to(np.arange(1, hits.k + 1), hits.ids.shape)) for hits, factor in weighted
     ]
-    return _sum_by_row(arms, parts)
+    return _sum_by_row([hits for hits, _ in weighted], parts)
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,9 @@ class WeightedSum:
     normalisation: Normalisation = "min_max"
 
     def __call__(self, arms: Sequence[Hits]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        factors = _weights(self.weights, len(arms))
-        parts = [factor * _normalised(hits, self.normalisation) for factor, hits in zip(factors, arms, strict=True)]
-        return _sum_by_row(arms, parts)
+        weighted = _weighted(arms, self.weights)
+        parts = [factor * _normalised(hits, self.normalisation) for hits, factor in weighted]
+        return _sum_by_row([hits for hits, _ in weighted], parts)
 
 
 def weighted_sum(weights: Sequence[float] | None = None, *, normalisation: Normalisation = "min_max") -> WeightedSum:
@@ -105,6 +104,12 @@ def _weights(weights: Sequence[float] | None, n_arms: int) -> Sequence[float]:
     if len(weights) != n_arms or min(weights) < 0 or not np.isfinite(weights).all() or not sum(weights) > 0:
         raise ConfigError(f"{n_arms} arms need {n_arms} weights, none negative, not all 0; got {tuple(weights)}")
     return weights
+
+
+def _weighted(arms: Sequence[Hits], weights: Sequence[float] | None) -> list[tuple[Hits, float]]:
+    """Pair the arms with their weights; one of weight 0 brings no candidates either."""
+    factors = _weights(weights, len(arms))
+    return [(hits, factor) for hits, factor in zip(arms, factors, strict=True) if factor > 0]
 
 
 def _normalised(hits: Hits, how: Normalisation) -> NDArray[np.float64]:

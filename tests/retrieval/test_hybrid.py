@@ -66,6 +66,8 @@ def test_ranks_are_fused_by_the_formula():
     assert fused == pytest.approx({0: 1 / 62, 1: 1 / 62 + 1 / 61, 3: 1 / 61 + 1 / 63})
     rows, scores = reciprocal_rank_fusion([one, two], weights=(0.0, 1.0), constant=1.0)
     assert dict(zip(rows[0].tolist(), scores[0].tolist(), strict=True)) == pytest.approx({0: 1 / 3, 1: 1 / 2, 3: 1 / 4})
+    rows, _ = weighted_sum((0.0, 1.0))([Hits([[9]], [[1.0]]), two])
+    assert sorted(rows[0].tolist()) == [0, 1, 3]  # an arm of weight 0 brings no candidates
 
 
 @pytest.mark.parametrize(
