@@ -245,7 +245,8 @@ def make_link(link: str | Link, results: pd.DataFrame) -> Link:
     """Return the link, from its name, or from what the table holds with "auto".
 
     "auto" goes by the column ``metric`` if there is one: perplexity -> log, accuracies and the like -> bounded,
-    everything else -> identity. Without that column, values in [0, 1] that rise with N and D -> bounded.
+    everything else -> identity. Without that column, values in [0, 1] that rise with N and D -> bounded. "bounded" is
+    ``Bounded()`` for values in [0, 1] (with the column ``chance`` as floor), else both limits are fitted, on the logarithm.
     """
     values = results["value"].to_numpy(float)
     if link == "auto":
@@ -254,7 +255,7 @@ def make_link(link: str | Link, results: pd.DataFrame) -> Link:
         unit = values.min() >= 0 and values.max() <= 1
         chance = results["chance"].unique() if "chance" in results else []
         floor = float(chance[0]) if len(chance) == 1 and np.isfinite(chance[0]) and chance[0] < values.max() else 0.0
-        link = Bounded(floor=floor) if unit else Bounded("free", "free")
+        link = Bounded(floor=floor) if unit else Bounded("free", "free", on="log" if values.min() > 0 else "identity")
     simple = {"identity": Identity, "log": Log}
     if isinstance(link, str):
         if link not in simple:

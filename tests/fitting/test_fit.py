@@ -302,7 +302,7 @@ values = st.one_of(st.floats(-1, 10), st.sampled_from([np.nan, np.inf, 0.0, 1e30
     law=st.sampled_from(["chinchilla", "log1p", "hill"]),
     link=st.sampled_from(["auto", "identity", "log", "bounded"]),
 )
-@settings(max_examples=40, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=60, phases=(Phase.explicit, Phase.generate))
 @pytest.mark.filterwarnings("ignore::ragscale.errors.ResultsWarning")
 def test_no_table_fails_with_anything_but_a_ragscale_error(rows: list[Any], law: str, link: str) -> None:
     table = pd.DataFrame(rows, columns=["N", "D", "R", "value"])
@@ -320,11 +320,11 @@ finite = st.tuples(
 
 
 @given(
-    rows=st.lists(finite, min_size=6, max_size=20, unique_by=lambda row: row[:3]),
+    rows=st.lists(finite, min_size=6, max_size=14, unique_by=lambda row: row[:3]),
     law=st.sampled_from(["chinchilla", *LAWS]),
     link=st.sampled_from(["auto", "identity", "bounded"]),
 )
-@settings(max_examples=40, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=15, phases=(Phase.explicit, Phase.generate))
 @pytest.mark.filterwarnings("ignore::ragscale.errors.ResultsWarning")
 def test_any_sound_table_is_fitted_or_refused_with_a_reason(rows: list[Any], law: str, link: str) -> None:
     table = pd.DataFrame(rows, columns=["N", "D", "R", "value"])
