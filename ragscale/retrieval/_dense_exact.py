@@ -10,6 +10,7 @@ Q queries, M candidates, W width of a vector.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ _MARGIN = 16
 _CHUNK_BYTES = 1 << 25
 
 
+@functools.cache
 def load_faiss() -> Any:
     """Import faiss, or say what to install; two wheels of it at once are an error."""
     names = {(one.metadata["Name"] or "").lower().replace("_", "-") for one in metadata.distributions()}

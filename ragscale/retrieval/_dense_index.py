@@ -76,6 +76,12 @@ class FaissIndex:
             if isinstance(self.inner, faiss.IndexFlatCodes)
             else "graph"
         )
+        searched = (faiss.IndexHNSW, faiss.IndexFastScan, faiss.IndexIVFFastScan)
+        if self.kind == "graph" and not isinstance(self.inner, searched):
+            raise ConfigError(
+                f"index={self.spec!r} gives a {type(self.inner).__name__}, which cannot be used here: take inverted "
+                "lists (IVF...), codes (PQ..., SQ..., RaBitQ), fast-scan codes (...fs) or HNSW..."
+            )
         plain = {faiss.IndexIVFFlat, faiss.IndexHNSWFlat}
         self.holds_vectors = not self.transforms and type(self.inner) in plain
         self.is_trained = bool(index.is_trained)
