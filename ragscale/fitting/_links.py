@@ -246,7 +246,7 @@ def make_link(link: str | Link, results: pd.DataFrame) -> Link:
 
     "auto" goes by the column ``metric`` if there is one: perplexity -> log, accuracies and the like -> bounded,
     everything else -> identity. Without that column, values in [0, 1] that rise with N and D -> bounded. "bounded" is
-    ``Bounded()`` for values in [0, 1] (with the column ``chance`` as floor), else both limits are fitted, on the logarithm.
+    ``Bounded()`` for values in [0, 1] (with the column ``chance`` as floor), else both limits are fitted, on logs.
     """
     values = results["value"].to_numpy(float)
     if link == "auto":
