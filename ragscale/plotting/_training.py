@@ -31,7 +31,7 @@ def loss_curves(run: Any, *, smooth: int = 5, ax: Axes | None = None) -> Axes:
     ax : Axes, optional
         Drawn on a new figure by default.
     """
-    metrics = run if isinstance(run, pd.DataFrame) else read_metrics(os.fspath(run))
+    metrics: Any = run if isinstance(run, pd.DataFrame) else read_metrics(os.fspath(run))
     ax = _axes(ax)
     curves = metrics.dropna(subset=["loss"])
     branches = sorted((name for name in curves["segment"].unique() if name != "trunk"), key=lambda name: int(name[1:]))
@@ -67,7 +67,7 @@ def ladder(checkpoints: pd.DataFrame | Iterable[Checkpoint], *, ax: Axes | None 
         When nothing has a validation loss.
     """
     if isinstance(checkpoints, pd.DataFrame):
-        table = checkpoints
+        table: Any = checkpoints
     else:
         table = pd.DataFrame(
             [{"N": c.n_params, "D": c.n_tokens, "validation_loss": c.validation_loss} for c in checkpoints]
@@ -97,7 +97,7 @@ def _count(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _axes(ax: Axes | None) -> Axes:
+def _axes(ax: Axes | None) -> Any:
     if ax is None:
         _, ax = require("matplotlib.pyplot", "plot").subplots(layout="constrained")
     return ax

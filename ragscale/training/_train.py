@@ -44,6 +44,7 @@ def train(
     on_log: Callable[[dict[str, Any]], None] | None = None,
     validation: Any = None,
     progress: bool | None = None,
+    only_trunk: bool = False,
 ) -> list[Checkpoint]:
     """Train a decoder without retrieval; return one annealed checkpoint per D.
 
@@ -71,11 +72,14 @@ def train(
         Token ids to report the loss on; None takes the split's validation set.
     progress : bool or None
         Progress bar; None shows it on a terminal.
+    only_trunk : bool
+        Stop where the last branch leaves, and train no branch. Afterwards every D can be trained by a call, a process
+        or a machine of its own, all at once: ``train(..., tokens=D)`` with the same ``out``.
 
     Returns
     -------
     list of Checkpoint
-        By ascending D.
+        By ascending D; with ``only_trunk`` those that exist.
 
     Raises
     ------
@@ -111,13 +115,15 @@ def train(
     config = _agree_with_stored_run(out, model_config, config, source)
     plan = make_plan(model_config, config, tokens)
     _check_length(plan, source)
+    if only_trunk and config.schedule != "wsd":
+        raise ConfigError(f"only_trunk needs schedule='wsd': {config.schedule!r} has no trunk that branches leave")
     identity = _identity(plan, source)
     with processes.first_only() as first:
         if first:
             _claim(out, identity)
             _check_space(out, plan)
     with _memory_advice(plan, processes), _deterministic(config):
-        return _Run(plan, source, processes, out=out, on_log=on_log, progress=progress).all()
+        return _Run(plan, source, processes, out=out, on_log=on_log, progress=progress).all(only_trunk=only_trunk)
 
 
 def evaluate_loss(
@@ -374,7 +380,7 @@ class _Run:
         self.on_log, self.progress = on_log, progress
         self.engine: Any = None
 
-    def all(self) -> list[Checkpoint]:
+    def all(self, *, only_trunk: bool) -> list[Checkpoint]:
         done = self._finished()
         needed = [
             segment for segment in self.plan.segments if segment.tokens is not None and segment.tokens not in done
@@ -384,9 +390,9 @@ class _Run:
             if segment.tokens is None:
                 if segment.stop <= last_start:
                     self._run(segment)
-            elif segment.tokens not in done:
+            elif segment.tokens not in done and not only_trunk:
                 done[segment.tokens] = self._run(segment)
-        return [done[tokens] for tokens in self.plan.tokens]
+        return [done[tokens] for tokens in self.plan.tokens if tokens in done]
 
     def _finished(self) -> dict[int, Checkpoint]:
         """Return the checkpoints that exist; a damaged one is an error, not a reason to train quietly again."""

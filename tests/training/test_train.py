@@ -134,6 +134,26 @@ def test_a_branch_can_be_added_later(
     assert len({row["step"] for row in rows}) == len(rows), "no step is logged twice, none is lost"
 
 
+def test_branches_can_be_trained_apart_from_their_trunk(
+    reference: list[Checkpoint],
+    model: ModelConfig,
+    config: TrainConfig,
+    stream: np.ndarray,
+    tmp_path: Path,
+    weights_digest: Digest,
+) -> None:
+    assert rs.train(model, stream, config, tokens=TOKENS, out=tmp_path, only_trunk=True, device="cpu") == []
+    for whole in reversed(reference):
+        rows: list[dict[str, Any]] = []
+        [branch] = rs.train(
+            model, stream, config, tokens=whole.n_tokens, out=tmp_path, on_log=rows.append, device="cpu"
+        )
+        assert {row["segment"] for row in rows} == {branch.path.name}, "the trunk is not trained again"
+        assert weights_digest(branch.path) == weights_digest(whole.path)
+    with pytest.raises(ConfigError, match="no trunk"):
+        rs.train(model, stream, config.replace(schedule="cosine"), tokens=9, out=tmp_path / "c", only_trunk=True)
+
+
 def test_another_micro_batch_changes_only_rounding(
     reference: list[Checkpoint], model: ModelConfig, config: TrainConfig, stream: np.ndarray, tmp_path: Path
 ) -> None:
