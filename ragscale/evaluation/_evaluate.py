@@ -92,7 +92,7 @@ def evaluate(
     ----------
     model : LanguageModel, Checkpoint, Hugging Face model, torch module, path or hub name
         What to evaluate. A bare module needs ``tokenizer``.
-    tasks : Task, path or name (see `load_task`), several of them, or PreparedPrompts
+    tasks : Task, path or task name (see `load_task`), several of them, or PreparedPrompts
         What to ask. For several models with one tokenizer call `prepare_prompts` once and give its result; the
         arguments that shape prompts then belong there.
     retriever : Retriever, optional

@@ -114,7 +114,7 @@ def prepare_prompts(
 
     Parameters
     ----------
-    tasks : Task, path, name, or several
+    tasks : Task, path, task name, or several
         What to ask.
     model : LanguageModel
         Any model with the tokenizer of the models to come.
