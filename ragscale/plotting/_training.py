@@ -97,7 +97,8 @@ def _count(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _axes(ax: Axes | None) -> Any:
-    if ax is None:
-        _, ax = require("matplotlib.pyplot", "plot").subplots(layout="constrained")
-    return ax
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    _, new = require("matplotlib.pyplot", "plot").subplots(layout="constrained")
+    return new
