@@ -5,7 +5,7 @@ here only to propose candidates. What counts is one score per (query, vector) pa
 order, and the order by (score, row). A search is accepted when the bound on the float32 error proves that no vector
 outside the candidates can belong to the k best, and widened until it is.
 
-Q queries, M candidates, W width of a vector.
+Q queries, M candidates, P pairs of a query and a candidate, W width of a vector.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Scores = NDArray[np.float32]
 Floats = NDArray[np.float32]
 
 _MARGIN = 16
-_CHUNK_BYTES = 1 << 25
+_CHUNK_BYTES = 1 << 21  # of float64 vectors at a time: what a processor's cache holds
 
 
 @functools.cache
@@ -52,38 +52,24 @@ class Part(Protocol):
     def top(self, which: Rows, m: int) -> tuple[Rows, Scores]: ...
 
 
-def pair_scores(queries_QW: Floats, vectors_QMW: Floats, metric: str) -> Scores:
-    """Return the score that counts: inner product, or minus the squared distance, summed in float64 along W."""
-    wide_QMW = vectors_QMW.astype(np.float64)
-    query_Q1W = queries_QW[:, None, :].astype(np.float64)
+def pair_scores(queries_PW: Floats, vectors_PW: Floats, metric: str) -> Scores:
+    """Return the score that counts of each pair of rows: inner product, or minus the squared distance."""
+    wide_PW = vectors_PW.astype(np.float64)
     if metric == "l2":
-        wide_QMW -= query_Q1W
-        return (0.0 - np.square(wide_QMW, out=wide_QMW).sum(axis=-1)).astype(np.float32)
-    wide_QMW *= query_Q1W
-    return (wide_QMW.sum(axis=-1) + 0.0).astype(np.float32)  # + 0.0: no negative zero
+        wide_PW -= queries_PW
+        return (0.0 - np.square(wide_PW, out=wide_PW).sum(axis=-1)).astype(np.float32)
+    wide_PW *= queries_PW
+    return (wide_PW.sum(axis=-1) + 0.0).astype(np.float32)  # + 0.0: no negative zero
 
 
 def rescore(queries_QW: Floats, rows_QM: Rows, fetch: Callable[[Rows], Floats], metric: str) -> Scores:
     """Return the scores that count of candidate rows; padding gets -inf."""
     scores_QM = np.full(rows_QM.shape, -np.inf, np.float32)
-    n_queries, m = rows_QM.shape
-    if not m:
-        return scores_QM
-    width = queries_QW.shape[1]
-    step = max(1, _CHUNK_BYTES // (8 * width * m))
-    for start in range(0, n_queries, step):
-        rows = rows_QM[start : start + step]
-        if len(rows) == 1 and m * width * 8 > _CHUNK_BYTES:
-            inner = max(1, _CHUNK_BYTES // (8 * width))
-            for left in range(0, m, inner):
-                piece = np.maximum(rows[:, left : left + inner], 0)
-                scores_QM[start, left : left + inner] = pair_scores(
-                    queries_QW[start : start + 1], fetch(piece.ravel()).reshape(1, -1, width), metric
-                )
-            continue
-        vectors = fetch(np.maximum(rows, 0).ravel()).reshape(len(rows), m, width)
-        scores_QM[start : start + step] = pair_scores(queries_QW[start : start + step], vectors, metric)
-    scores_QM[rows_QM < 0] = -np.inf
+    query_P, column_P = np.nonzero(rows_QM >= 0)
+    step = max(1, _CHUNK_BYTES // (8 * queries_QW.shape[1]))
+    for start in range(0, len(query_P), step):
+        query, column = query_P[start : start + step], column_P[start : start + step]
+        scores_QM[query, column] = pair_scores(queries_QW[query], fetch(rows_QM[query, column]), metric)
     return scores_QM
 
 
@@ -141,9 +127,15 @@ def best_of_parts(
         open_Q, m = np.arange(n_queries), k + margin
         while open_Q.size:
             found, proposed = part.top(open_Q, m)
-            counted = score(open_Q, found, proposed)
+            # What cannot reach the k best, for the store before or this part alone has k that are better, is left out.
+            slack_Q1 = slack_Q[open_Q, None]
+            least_Q1 = before[1][open_Q, -1:].astype(np.float64)
+            if found.shape[1] >= k:
+                least_Q1 = np.maximum(least_Q1, proposed[:, k - 1 : k] - slack_Q1)
+            able = np.where(proposed + slack_Q1 >= least_Q1, found, -1)
+            counted = score(open_Q, able, proposed)
             merged = (
-                np.concatenate([before[0][open_Q], found], axis=1),
+                np.concatenate([before[0][open_Q], able], axis=1),
                 np.concatenate([before[1][open_Q], counted], axis=1),
             )
             rows_QK[open_Q], scores_QK[open_Q] = ordered(*merged, k)

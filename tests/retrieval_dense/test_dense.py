@@ -154,7 +154,7 @@ def test_the_error_bound_holds_for_faiss_and_torch(metric):
     everyone = np.arange(64)
     for part in (FlatPart(queries, vectors, 0, metric), TorchPart(queries, vectors, 0, metric, "cpu")):
         rows, proposed = part.top(everyone, 50)
-        true = pair_scores(queries, vectors[rows.ravel()].reshape(64, 50, 384), metric)
+        true = pair_scores(queries[:, None], vectors[rows.ravel()].reshape(64, 50, 384), metric)
         assert (np.abs(proposed - true).max(axis=1) <= bound).all()
     # and it is not so wide that every search would be widened
     assert np.median(bound / np.abs(true).max(axis=1)) < 1e-3
