@@ -37,8 +37,8 @@ class Decontamination:
         ``question`` (named by their field ``task``, else by the file); or objects with ``name`` and ``examples``
         that each have a ``question``.
     n : int
-        Words of an n-gram; 13 as in GPT-3 (reference below) and MassiveDS. A question with fewer words cannot be checked;
-        the report counts those.
+        Words of an n-gram; 13 as in GPT-3 (reference below) and MassiveDS. A question with fewer words cannot be
+        checked; the report counts those.
     action : {"drop", "flag"}
         Leave documents with a hit out of everything, or keep and mark them.
 
