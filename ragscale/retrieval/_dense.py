@@ -531,12 +531,9 @@ def _first_rows(which: NDArray[np.bool_], n: int, answer: Answer) -> Answer:
 
 
 def _longest(vectors: Floats) -> float:
-    """Return the length of the longest vector, rounded up."""
-    most = 0.0
-    for start in range(0, len(vectors), _FETCH_BLOCK):
-        wide = vectors[start : start + _FETCH_BLOCK].astype(np.float64)
-        most = max(most, float(np.square(wide, out=wide).sum(axis=1).max()))
-    return float(np.sqrt(most) * (1 + 1e-12))
+    """Return a length that no vector exceeds, whatever the rounding of its float32 sum."""
+    squares = (np.einsum("nw,nw->n", block, block).max() for block in np.array_split(vectors, len(vectors) // 8192 + 1))
+    return float(np.sqrt(float(max(squares)))) * (1 + (vectors.shape[1] + 8) * 2.0**-23)
 
 
 def _read_vectors(path: Path, *, memory_map: bool) -> Floats:
