@@ -59,9 +59,7 @@ def collection(data: Path, name: str) -> tuple[list[Passage], list[str], list[di
     """Return passages, queries and grades by passage id."""
     if name == "squad":
         texts = {d["id"]: d["text"] for d in lines(data / "closed" / "squad_contexts.jsonl.gz")}
-        asked = {
-            q["id"]: q.get("question", q.get("text")) for q in lines(data / "ir" / "squad_passages.queries.jsonl.gz")
-        }
+        asked = {q["id"]: q["query"] for q in lines(data / "ir" / "squad_passages.queries.jsonl.gz")}
         rows = [line.split() for line in (data / "ir" / "squad_passages.qrels.tsv").read_text().split("\n") if line]
         judged = [(query, passage, grade) for query, _, passage, grade in rows]
     else:
