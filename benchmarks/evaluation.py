@@ -340,7 +340,7 @@ def main() -> None:
     show("closed_book", compare("closed", world, module, peer, folder, **closed))
     open_book = {"n": 12 if quick else 40, "retriever": retriever, "k": 5, **common}
     show("five_passages", compare("open", world, module, peer, folder, **open_book))
-    show("generation", generation(world, module, device, n=16 if quick else 64))
+    show("generation", generation(world, module, device, n=32 if quick else 128))
     total = retriever.n_tokens
     sizes = [0, *(int(total * share) for share in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0))]
     task = Task(name="stores", kind="multiple_choice", examples=world.questions(12 if quick else 60, seed=3))

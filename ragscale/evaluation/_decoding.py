@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ragscale.evaluation._torch_model import TorchModel
 
 _log = logging.getLogger("ragscale.evaluation")
+_ROOM = 16  # a step computes one token a row, so a batch may hold many more rows than when scoring
 _LOOK_EVERY = 4  # steps between looks for stop strings; what was written beyond one is cut
 
 
@@ -41,7 +42,7 @@ class Decoder:
             for row, text in zip(rows, self.model.decode(written), strict=True):
                 texts[row] = cut_at(text, stop)
 
-        self.model.in_batches(order, lambda row: len(prompts[row]) + max_new_tokens, run)
+        self.model.in_batches(order, lambda row: len(prompts[row]) + max_new_tokens, run, times=_ROOM)
         return texts
 
     def _write(self, prompts: Sequence[Tokens], max_new_tokens: int, stop: Sequence[str]) -> list[list[int]]:

@@ -36,8 +36,8 @@ class TorchModel(LanguageModel):
     max_length : int, optional
         Longest input in tokens; by default the configuration's ``max_position_embeddings``.
     batch_tokens : int, optional
-        Tokens in a batch, padding included (4,096 on a CPU, 65,536 elsewhere). After an out-of-memory error the
-        batch is halved, and stays so.
+        Tokens in a batch, padding included (1,024 on a CPU, where more than its cache holds is slower; 65,536
+        elsewhere). After an out-of-memory error the batch is halved, and stays so.
     add_bos : bool, optional
         Put the tokenizer's BOS token before every prompt; by default what the tokenizer itself does.
     tree : bool, optional
@@ -66,7 +66,7 @@ class TorchModel(LanguageModel):
         if not isinstance(longest, int) or longest < 2:
             raise ConfigError(f"max_length of {type(module).__name__} is not known ({longest!r}): pass max_length=")
         self.max_length = longest
-        self.batch_tokens = batch_tokens or (4096 if self.device.type == "cpu" else 65536)
+        self.batch_tokens = batch_tokens or (1024 if self.device.type == "cpu" else 65536)
         if self.batch_tokens < 1:
             raise ConfigError(f"batch_tokens must be at least 1, got {batch_tokens}")
         self.prefix_token = _first_known(tokenizer, ("bos_token_id", "eos_token_id", "pad_token_id"), default=0)
@@ -193,13 +193,18 @@ class TorchModel(LanguageModel):
         return scores
 
     def in_batches(
-        self, items: Sequence[Any], size: Callable[[Any], int], run: Callable[[Sequence[Any]], None]
+        self,
+        items: Sequence[Any],
+        size: Callable[[Any], int],
+        run: Callable[[Sequence[Any]], None],
+        *,
+        times: int = 1,
     ) -> None:
-        """Run items, longest first, in batches within the token budget; out of memory halves the budget."""
+        """Run items, longest first, in batches of ``times`` the token budget; out of memory halves the budget."""
         start = 0
         while start < len(items):
             longest = max(1, size(items[start]))
-            count = max(1, min(self.batch_tokens // longest, len(items) - start))
+            count = max(1, min(times * self.batch_tokens // longest, len(items) - start))
             try:
                 run(items[start : start + count])
             except RuntimeError as error:
@@ -209,7 +214,7 @@ class TorchModel(LanguageModel):
                     raise ConfigError(
                         f"one row of {longest} tokens does not fit into the memory of {self.device}: lower max_length"
                     ) from error
-                self.batch_tokens = longest * (count // 2)
+                self.batch_tokens = max(1, longest * (count // 2) // times)
                 _log.warning("out of memory with %d rows of %d tokens: going on with %d", count, longest, count // 2)
                 _free(self.device)
                 continue
