@@ -61,7 +61,8 @@ def main() -> None:
     if "measure" in wanted:
         corpora = result.setdefault("corpora", {})
         corpora["first file"] = measure("first file", arguments.corpus[:1], work, arguments.repeats)
-        corpora["all files"] = measure("all files", arguments.corpus, work, 1)
+        if len(arguments.corpus) > 1:
+            corpora["all files"] = measure("all files", arguments.corpus, work, 1)
         ratio = corpora["all files"]["peak_mb"] / corpora["first file"]["peak_mb"]
         result["peak_memory_ratio"] = round(ratio, 3)
         print(f"peak memory, all files to first file: {ratio:.3f}")
