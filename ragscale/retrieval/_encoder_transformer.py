@@ -155,7 +155,8 @@ class TransformerEncoder(_TokenEncoder):
     Parameters
     ----------
     model : str, path or PreTrainedModel
-        A name on the hub, a directory, or a model already loaded (then also give ``tokenizer``).
+        A name on the hub, a directory, or a model already loaded: then also give ``tokenizer``; its dtype and, under
+        ``device="auto"``, its device stay as they are, and it is put into evaluation mode.
     tokenizer : str, path or tokenizer, optional
         Of the model by default.
     pooling : {"mean", "cls", "last"}
@@ -220,16 +221,16 @@ class TransformerEncoder(_TokenEncoder):
     def _load_model(self) -> tuple[Any, Any, int]:
         torch, transformers = require("torch", "dense"), require("transformers", "dense")
         tokenizer, model = self.tokenizer, self.model
-        dtype = getattr(torch, self.dtype)
         if tokenizer is None or isinstance(tokenizer, str):
             tokenizer = _pretrained(transformers.AutoTokenizer, tokenizer or model)
+        device = None if self.device == "auto" else self.device
         if isinstance(model, str):
-            model = _pretrained(transformers.AutoModel, model, dtype=dtype)
+            model = _pretrained(transformers.AutoModel, model, dtype=getattr(torch, self.dtype))
+            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if getattr(model.config, "is_encoder_decoder", False):
             model = model.get_encoder()
         model = getattr(model, "base_model", model)  # a causal LM's trunk: its hidden states, not its logits
-        device = self.device if self.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-        model = model.to(device=device, dtype=dtype).eval()
+        model = (model if device is None else model.to(device)).eval()
         limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None), self.max_length]
         known = [int(limit) for limit in limits if limit and limit < 1_000_000]
         if not known:
