@@ -83,7 +83,8 @@ class SyntheticWorld:
         The corpus; ``source`` is ``"facts"`` or ``"reading"``.
     questions : tuple of dict
         Records of the JSON Lines question schema: ``id, task, question, answers, choices, answer_index,
-        gold_doc_ids, gold_passages, meta``; a gold passage is the whole of a gold document. ``task`` is ``"<band>"`` for single facts, ``"multi-hop"`` for two.
+        gold_doc_ids, gold_passages, meta``; a gold passage is the whole of a gold document. ``task`` is the name of
+        the band for single facts, ``"multi-hop"`` for two.
     bands : tuple of str
         Names of the frequency bands, most frequent first.
     facts : dict

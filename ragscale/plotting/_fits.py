@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ragscale._extras import require
 from ragscale.errors import ConfigError
@@ -143,7 +144,7 @@ def contours(
     fit: ManifoldFit,
     *,
     N: float,
-    budgets: Sequence[float] = (),
+    budgets: Sequence[float] | np.ndarray = (),
     D: tuple[float, float] | None = None,
     R: tuple[float, float] | None = None,
     ax: Axes | None = None,
@@ -190,9 +191,7 @@ def contours(
     return ax
 
 
-def allocation(
-    fit: ManifoldFit | Bootstrap, *, N: Sequence[float], budgets: Sequence[float], ax: Axes | None = None
-) -> Axes:
+def allocation(fit: ManifoldFit | Bootstrap, *, N: ArrayLike, budgets: ArrayLike, ax: Axes | None = None) -> Axes:
     """Plot the best share of the store, R / (D + R), against the budget, a curve for each N.
 
     Parameters

@@ -40,14 +40,17 @@ if TYPE_CHECKING:
 _PACKAGES = ("ragscale", "torch", "transformers", "tokenizers", "bm25s", "numpy", "scipy", "pandas")
 
 
+Frame = Any  # a DataFrame: pandas' own annotations lose track of rows chosen by a mask
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Fitted:
     """What every section reads: the chosen rows, their fit, its bootstrap, and the measured frontier."""
 
-    table: pd.DataFrame
+    table: Frame
     fit: ManifoldFit
     boot: Bootstrap
-    results: pd.DataFrame
+    results: Frame
     metric: str
     budgets: tuple[int, ...]
 
@@ -93,8 +96,8 @@ def write_report(
     require("matplotlib", "plot")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        results = study.results()
-        table = select(results, metric=metric, task=task)
+        results: Frame = study.results()
+        table: Frame = select(results, metric=metric, task=task)
         fit = fit_manifold(table, law)
         boot = bootstrap(fit, n_resamples=n_resamples, rng=rng)
         budgets = sorted({round(total) for total in (table["D"] + table["R"]).unique() if total > 0})
@@ -165,7 +168,7 @@ def _answer(page: Page, fitted: _Fitted, study: Study) -> None:
                     "boundary": best.boundary[i, j],
                 }
             )
-    table = pd.DataFrame(rows)
+    table: Frame = pd.DataFrame(rows)
     page.text(str(fitted.fit.diagnostics.retrieval))
     largest = table[table["budget"] == max(fitted.budgets)]
     shares = ", ".join(
@@ -250,7 +253,7 @@ def _splits(page: Page, fitted: _Fitted, study: Study) -> None:
         "allocation",
         "Left: best share of the store. Right: pretraining tokens that one more store token replaces, at "
         f"R = {format_cell(store)}.",
-        lambda ax: plotting.allocation(fitted.boot, N=sizes, budgets=budgets, ax=ax),
+        lambda ax: plotting.allocation(fitted.boot, N=list(sizes), budgets=budgets, ax=ax),
         lambda ax: plotting.exchange(fitted.fit, R=store, ax=ax),
     )
     rows = []
@@ -279,7 +282,7 @@ def _splits(page: Page, fitted: _Fitted, study: Study) -> None:
 
 def _reading(page: Page, fitted: _Fitted, study: Study) -> None:
     """Where retrieval starts to help, measured."""
-    by_size = reading_threshold(fitted.table, by="N")
+    by_size: Frame = reading_threshold(fitted.table, by="N")
     found = by_size.attrs.get("threshold", float("nan"))
     page.text(
         f"Smallest N whose checkpoints gain with confidence: {format_cell(float(found))} parameters."
@@ -334,7 +337,7 @@ def _parts_of_gain(page: Page, fitted: _Fitted, study: Study) -> None:
     """Coverage law: fitted to closed book, gold and random passages only, tested on every store."""
     chosen = fitted.results[fitted.results["metric"] == fitted.metric]
     cells = chosen.groupby(["condition", "N", "D", "R", "seed"], as_index=False)[["value", "hit_rate"]].mean()
-    table = coverage_table(cells)
+    table: Frame = coverage_table(cells)
     trained = table[table["evidence"] != "retrieved"].reset_index(drop=True)
     tested = table[table["evidence"] == "retrieved"]
     if tested.empty or not {"oracle", "random"} <= set(table["evidence"]):
@@ -348,7 +351,7 @@ def _parts_of_gain(page: Page, fitted: _Fitted, study: Study) -> None:
         smooth = fit_manifold(fitted.table[~held], fitted.fit.law)
         mine = fitted.table[held]
         folds.append((smooth.predict(mine["N"], mine["D"], mine["R"]) / mine["value"] - 1).abs())
-    smooth_error = 100 * float(pd.concat(folds).mean())
+    smooth_error = 100 * float(np.concatenate(folds).mean())
     page.text(
         "gain = hit rate × gain of a passage with the answer + (1 − hit rate) × gain of a passage without it. Fitted "
         "to closed-book, gold and random passages only, without any store, this predicts the "
@@ -366,7 +369,7 @@ def _parts_of_gain(page: Page, fitted: _Fitted, study: Study) -> None:
 def _diagnostics(page: Page, fitted: _Fitted, study: Study) -> None:
     """What the data can and cannot tell."""
     page.bullets([finding.text for finding in fitted.fit.diagnostics.findings])
-    missing = study.missing()
+    missing: Frame = study.missing()
     if len(missing):
         page.text(f"{len(missing)} jobs of the study are not done; their cells are missing from the fit.")
         page.table(missing[["stage", "label", "state", "error"]], "missing", caption="Jobs that are not done.")
@@ -388,7 +391,7 @@ def _made(page: Page, fitted: _Fitted, study: Study) -> None:
     }
     page.table(pd.DataFrame({"what": list(facts), "value": list(facts.values())}), "made", caption="")
     page.table(study.shapes(), "models", caption="N is core + output head.")
-    status = study.status().groupby("stage", as_index=False, sort=False)["seconds"].sum()
+    status: Frame = study.status().groupby("stage", as_index=False, sort=False)["seconds"].sum()
     page.table(status, "time", caption="Seconds of work in each stage, over all workers.")
     results = fitted.results.drop(columns=[c for c in ("prompts",) if c in fitted.results])
     page.table(results, "results", caption="The whole results table.", max_rows=8)

@@ -262,13 +262,13 @@ class Study:
         if not tables:
             raise ResultsError("nothing is evaluated yet: run the study first")
         order = ["task", "metric", "condition", "N", "D", "R", "seed"]
-        table = pd.DataFrame(pd.concat(tables, ignore_index=True))
-        return pd.DataFrame(table.sort_values(by=order, kind="stable", ignore_index=True))
+        table = pd.concat(tables, ignore_index=True).sort_values(by=order, kind="stable", ignore_index=True)
+        return pd.DataFrame(table)
 
     def missing(self) -> pd.DataFrame:
         """Return the jobs that are not done, with what stopped them."""
         status = self.status()
-        return status[status["state"] != "done"].reset_index(drop=True)
+        return status.query("state != 'done'").reset_index(drop=True)
 
     def fit(self, *, metric: str, task: str | None = None, law: Any = "auto", **options: Any) -> ManifoldFit:
         """Fit L(N, D, R) to the closed-book and retrieved cells of one metric.
