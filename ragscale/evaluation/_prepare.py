@@ -6,16 +6,16 @@ import hashlib
 import os
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ragscale._files import value_digest
 from ragscale.errors import ConfigError, EvaluationWarning, TaskError
-from ragscale.evaluation._coverage import answers_of, contains_answer, first_passage_with_answer
+from ragscale.evaluation._coverage import answers_of, contains_answer
+from ragscale.evaluation._evidence import Evidence, EvidenceSource, answer_rows, gold_texts
 from ragscale.evaluation._fitting_prompts import Cut, Draft, Fitter
 from ragscale.evaluation._language_model import LanguageModel, ScoreRequest
 from ragscale.evaluation._load import load_task
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 CONDITIONS = ("closed-book", "retrieved", "oracle", "random")
 GOLD_QUERY = "retrieved+gold-query"
-
-Evidence = list[list[tuple[str, str]] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +154,16 @@ def prepare_prompts(
         "pmi": pmi,
         "max_length": limit,
     }
-    maker = _Maker(
-        model,
+    source = EvidenceSource(
         retriever,
         k=k,
-        n_shot=n_shot,
         seed=seed,
-        pmi=pmi,
-        max_length=limit,
-        gold=_gold_texts(gold),
-        settings=settings,
+        gold=gold_texts(gold),
         rule=rule,
         condition_of_hits=GOLD_QUERY if sees_gold else "retrieved",
     )
-    found = _answer_rows(loaded, retriever, stores) if coverage and retriever is not None else {}
+    maker = _Maker(model, source, n_shot=n_shot, seed=seed, pmi=pmi, max_length=limit, settings=settings)
+    found = answer_rows(loaded, retriever, stores) if coverage and retriever is not None else {}
     cells: list[Cell] = []
     for task in loaded:
         used = replace(task, template=template) if template is not None else task
@@ -239,50 +233,24 @@ def _retriever_name(retriever: Retriever | None) -> str:
     return "none" if retriever is None else str(getattr(retriever, "name", type(retriever).__name__))
 
 
-def _gold_texts(gold: Mapping[str, str] | Iterable[Passage] | None) -> dict[str, str]:
-    if gold is None:
-        return {}
-    if isinstance(gold, Mapping):
-        return {str(identity): str(text) for identity, text in gold.items()}
-    return {passage.id: passage.text for passage in gold}
-
-
-def _answer_rows(tasks: Sequence[Task], retriever: Retriever, stores: Sequence[int]) -> dict[str, np.ndarray]:
-    """Find each question's first passage with an answer, for all tasks in one reading of the largest store."""
-    wanted = [task for task in tasks if task.kind != "text"]
-    if not any(stores) or not wanted:
-        return {}
-    passages = islice(retriever.passages, retriever.n_passages_in_store(max(stores)))
-    rows = first_passage_with_answer([example for task in wanted for example in task.examples], passages)
-    ends = np.cumsum([len(task.examples) for task in wanted])[:-1]
-    return {task.name: part for task, part in zip(wanted, np.split(rows, ends), strict=True)}
-
-
 class _Maker:
     """Makes the cells of one call; remembers distinct prompts."""
 
     def __init__(
         self,
         model: LanguageModel,
-        retriever: Retriever | None,
+        source: EvidenceSource,
         *,
-        k: int,
         n_shot: int,
         seed: int,
         pmi: bool,
         max_length: int,
-        gold: dict[str, str],
         settings: dict[str, Any],
-        rule: Callable[[Task, Example], str],
-        condition_of_hits: str,
     ) -> None:
-        self.model, self.retriever, self.k, self.n_shot = model, retriever, k, n_shot
-        self.seed, self.pmi, self.max_length, self.gold, self.settings = seed, pmi, max_length, gold, settings
-        self.rule, self.condition_of_hits = rule, condition_of_hits
+        self.model, self.source, self.n_shot = model, source, n_shot
+        self.seed, self.pmi, self.max_length, self.settings = seed, pmi, max_length, settings
         self.prompts: dict[str, Prompt] = {}
         self.scored: dict[str, tuple[Example, ...]] = {}
-        self._rows_of_document: dict[str, list[int]] | None = None
-        self._row_of_passage: dict[str, int] | None = None
 
     def cells(
         self, task: Task, conditions: Sequence[str], stores: Sequence[int], found: np.ndarray | None
@@ -293,82 +261,10 @@ class _Maker:
         shots = self._shots(task)
         made: dict[tuple[str, int], Cell] = {}
         for condition in conditions:
-            for key, rows in self._evidence(task, examples, condition, stores):
+            for key, rows in self.source.of(task, examples, condition, stores):
                 if key not in made:
                     made[key] = self._cell(task, examples, key, rows, fitter=fitter, shots=shots, found=found)
         return list(made.values())
-
-    # ----------------------------------------------------------------------------------------------------- evidence
-
-    def _evidence(
-        self, task: Task, examples: Sequence[Example], condition: str, stores: Sequence[int]
-    ) -> Iterable[tuple[tuple[str, int], Evidence]]:
-        """Yield ((condition, R), for every question its (id, text) passages, best first; None: it has none)."""
-        nothing: Evidence = [[] for _ in examples]
-        positive = [size for size in stores if size > 0]
-        if condition == "closed-book" or (condition == "retrieved" and 0 in stores):
-            yield ("closed-book", 0), nothing
-        if condition == "retrieved" and positive and self.retriever is not None:
-            asked = [self.rule(task, example) for example in examples]
-            hits = self.retriever.search(asked, self.k, store_tokens=positive)
-            for size in positive:
-                taken = [hits[size].take(self.retriever.passages, row) for row in range(len(examples))]
-                yield (self.condition_of_hits, size), [[(p.id, p.text) for p in passages] for passages in taken]
-        if condition == "random":
-            drawn: Evidence = [self._draw(task, example, positive[0]) for example in examples]
-            for size in positive:
-                yield ("random", size), drawn
-        if condition == "oracle":
-            yield ("oracle", 0), [self._gold_passages(example) for example in examples]
-
-    def _draw(self, task: Task, example: Example, store: int) -> list[tuple[str, str]]:
-        """Draw k unrelated passages from the smallest store, which every larger one contains."""
-        passages = self._passages()
-        n = self._n_passages(store)
-        rng = np.random.default_rng([self.seed, zlib.crc32(f"{task.name}\0{example.id}".encode())])
-        gold = {*example.gold_doc_ids, *example.gold_passages}
-        drawn: list[tuple[str, str]] = []
-        for row in rng.permutation(n)[: 50 * self.k].tolist():
-            passage = passages[row]
-            if (
-                passage.id not in gold
-                and passage.document_id not in gold
-                and not contains_answer(example, passage.text)
-            ):
-                drawn.append((passage.id, passage.text))
-                if len(drawn) == self.k:
-                    break
-        return drawn
-
-    def _gold_passages(self, example: Example) -> list[tuple[str, str]] | None:
-        """Return the gold evidence: the example's own passage, its gold passages, or the best of its gold documents."""
-        if example.passage.strip():
-            return [(f"{example.id}:passage", example.passage)]
-        known = [(identity, self.gold[identity]) for identity in example.gold_passages if identity in self.gold]
-        if known or self.retriever is None:
-            return known or None
-        passages = self._passages()
-        if self._row_of_passage is None or self._rows_of_document is None:
-            self._row_of_passage = {passage.id: row for row, passage in enumerate(passages)}
-            self._rows_of_document = {}
-            for row, passage in enumerate(passages):
-                self._rows_of_document.setdefault(passage.document_id, []).append(row)
-        rows = [
-            self._row_of_passage[identity] for identity in example.gold_passages if identity in self._row_of_passage
-        ]
-        for document in () if rows else example.gold_doc_ids:
-            of_document = self._rows_of_document.get(document, [])
-            holding = [row for row in of_document if contains_answer(example, passages[row].text)]
-            rows += (holding or of_document)[:1]
-        return [(passages[row].id, passages[row].text) for row in rows[: self.k]] or None
-
-    def _passages(self) -> Sequence[Passage]:
-        if self.retriever is None:
-            raise ConfigError("there is no retriever: pass retriever=")
-        return self.retriever.passages
-
-    def _n_passages(self, size: int) -> int:
-        return 0 if self.retriever is None else self.retriever.n_passages_in_store(size)
 
     def _shots(self, task: Task) -> dict[str, tuple[str, ...]]:
         """Return the worked examples of every question: one draw for the task, never the question itself."""
@@ -414,7 +310,7 @@ class _Maker:
         else:
             drafts = [self._draft(task, examples[row], evidence[row] or [], shots) for row in rows]
             unconditional = self._unconditional(task, [examples[row] for row in rows])
-            n_prefix = self._n_passages(size) if found is not None and size > 0 else 0
+            n_prefix = self.source.n_passages(size) if found is not None and size > 0 else 0
             for row, draft, fitted, alone in zip(rows, drafts, fitter.fit(drafts), unconditional, strict=True):
                 example, passages = examples[row], evidence[row] or []
                 answerable = bool(answers_of(example)) and task.kind != "text"
