@@ -18,10 +18,10 @@ test: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 docs: $(VENV)/.dev
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 python-version:
 	@test -n "$(PYTHON)" || { echo "ragscale needs Python 3.11 or newer; the newest on the PATH is $$(python3 --version 2>&1 || echo none): install one, or run make PYTHON=/path/to/python3.11"; exit 1; }
