@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ragscale._files import value_digest
-from ragscale.errors import ConfigError, EvaluationWarning, TaskError
+from ragscale.errors import EvaluationWarning, TaskError
+from ragscale.evaluation._arguments import check_arguments
 from ragscale.evaluation._coverage import answers_of, contains_answer
 from ragscale.evaluation._evidence import Evidence, EvidenceSource, answer_rows, gold_texts
 from ragscale.evaluation._fitting_prompts import Cut, Draft, Fitter
@@ -27,7 +28,6 @@ from ragscale.passages import Passage
 if TYPE_CHECKING:
     from ragscale.retrieval import Retriever
 
-CONDITIONS = ("closed-book", "retrieved", "oracle", "random")
 GOLD_QUERY = "retrieved+gold-query"
 
 
@@ -133,7 +133,7 @@ def prepare_prompts(
     sizes = [store_tokens] if isinstance(store_tokens, int | np.integer) else list(store_tokens)
     conditions = [condition] if isinstance(condition, str) else list(condition)
     limit = max_length or model.max_length
-    _check(
+    check_arguments(
         loaded,
         sizes=sizes,
         k=k,
@@ -170,63 +170,6 @@ def prepare_prompts(
         cells += maker.cells(used, conditions, stores, found.get(task.name))
     tokenizer = model.tokenizer_fingerprint()
     return PreparedPrompts(tuple(cells), maker.prompts, settings, tokenizer, limit, maker.scored)
-
-
-def _check(
-    tasks: Sequence[Task],
-    *,
-    sizes: Sequence[Any],
-    k: int,
-    conditions: Sequence[str],
-    n_shot: int,
-    retriever: Retriever | None,
-    max_length: int,
-    model: LanguageModel,
-) -> None:
-    problems = []
-    names = [task.name for task in tasks]
-    if not tasks:
-        problems.append("there are no tasks")
-    problems += [
-        f"two tasks are named {name!r}: rename one" for name in sorted({n for n in names if names.count(n) > 1})
-    ]
-    unknown = [c for c in conditions if c not in CONDITIONS]
-    if unknown or not conditions:
-        problems.append(
-            f"condition must be among {', '.join(CONDITIONS)}, got {', '.join(map(repr, unknown)) or 'none'}"
-        )
-    bad = [size for size in sizes if isinstance(size, bool) or not float(size) >= 0 or float(size) != int(size)]
-    if bad or not sizes:
-        problems.append(f"store_tokens must be counts of tokens, at least one; got {bad or list(sizes)}")
-    positive = [int(size) for size in sizes if size not in bad and size > 0]
-    if k < 1:
-        problems.append(f"k must be at least 1, got {k}")
-    if n_shot < 0:
-        problems.append(f"n_shot must be at least 0, got {n_shot}")
-    if not 2 <= max_length <= model.max_length:
-        problems.append(f"max_length must be from 2 to the model's {model.max_length} tokens, got {max_length}")
-    if retriever is None and positive and {"retrieved", "random"} & set(conditions):
-        problems.append(f"store_tokens has {positive} but there is no retriever: pass retriever=")
-    if retriever is not None and positive and max(positive) > retriever.n_tokens_served:
-        problems.append(
-            f"store_tokens asks for {max(positive):,} tokens but the retriever holds {retriever.n_tokens:,}"
-        )
-    if "random" in conditions and (retriever is None or not positive):
-        problems.append("condition 'random' draws from a store: pass retriever= and a store_tokens above 0")
-    for task in tasks:
-        n_other = len(task.shots) or len(task.examples) - 1
-        if n_shot > n_other:
-            problems.append(f"n_shot={n_shot}, but task {task.name!r} has {n_other} questions to take examples from")
-        evidence = ("retrieved" in conditions or "random" in conditions) and positive
-        if task.kind == "text" and task.prefix_words == 0 and (evidence or "oracle" in conditions):
-            problems.append(
-                f"text task {task.name!r} has prefix_words=0: a query made of the scored text would leak it; set "
-                "Task.prefix_words, and the first words become the query and are not scored"
-            )
-        if task.kind == "generate" and task.max_new_tokens >= max_length:
-            problems.append(f"task {task.name!r} writes {task.max_new_tokens} tokens, max_length is {max_length}")
-    if problems:
-        raise ConfigError("cannot prepare the evaluation: " + "; ".join(problems))
 
 
 def _retriever_name(retriever: Retriever | None) -> str:
