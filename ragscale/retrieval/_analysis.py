@@ -25,6 +25,8 @@ LUCENE_STOP_WORDS = (
 # superscripts and fractions are no letters.
 _JOINED = "(?:(?:(?<=[^\\W\\d_])['.:\u00b7](?=[^\\W\\d_])|(?<=\\d)['.,;](?=\\d)){word}+)*"
 _ASCII = re.compile(r"\w+" + _JOINED.format(word=r"\w"), re.ASCII)
+_PLAIN = re.compile(r"\w+", re.ASCII)
+_JOINS = re.compile(r"\w['.:,;]\w", re.ASCII)  # only then the slower expression is needed
 _NO_LETTERS = "[\u00b2\u00b3\u00b9\u00bc-\u00be\u2070\u2074-\u2079\u2080-\u2089\u2150-\u215f]"
 _MARKS = (
     "\u00ad\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0966-\u0dff"
@@ -36,6 +38,7 @@ _UNICODE = re.compile(f"{_EMOJI}|{_LETTER}+{_JOINED.format(word=_LETTER)}")
 _IDEOGRAPH = re.compile("[\u3041-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 # Porter's measure is above 0; a y after a consonant is a vowel
 _VOWEL_CONSONANT = re.compile(r"(?:[aeiou]|(?<=[^aeiouy])y)(?:[^aeiouy]|(?<=[aeiou])y)")
+_MOST_KNOWN = 1_000_000
 _APOSTROPHES = str.maketrans("\u2019\uff07", "''")
 
 
@@ -58,6 +61,7 @@ class Analyzer:
         self._stem = _stemmer(stemmer)
         self._pattern = None if token_pattern is None else re.compile(token_pattern).findall
         self.vocabulary: dict[str, int] = {}
+        self._known = _KnownNumbers(self._stop_words, self._stem, self.vocabulary)
 
     def index(self, texts: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Number the terms of all texts, adding new ones in order of appearance.
@@ -80,16 +84,17 @@ class Analyzer:
 
     def query(self, text: str) -> list[int]:
         """Return the term numbers of a query in its order: repetitions stay, terms never indexed go."""
-        numbers, stem, stop_words = self.vocabulary, self._stem, self._stop_words
-        terms = [stem(word) for word in self.words(text) if word not in stop_words and word.strip("_")]
-        return [numbers[term] for term in terms if term in numbers]
+        known = self._known
+        if len(known) > _MOST_KNOWN:
+            known.clear()
+        return [number for word in self.words(text) if (number := known[word]) >= 0]
 
     def words(self, text: str) -> list[str]:
         """Split a text into lower-case words, stop words included."""
         if self._pattern is not None:
             return self._pattern(text.lower())
         if text.isascii():
-            words = _ASCII.findall(text.lower())
+            words = (_ASCII if _JOINS.search(text) else _PLAIN).findall(text.lower())
         else:
             text = unicodedata.normalize("NFC", text).translate(_APOSTROPHES)
             words = _UNICODE.findall(_IDEOGRAPH.sub(r" \g<0> ", text.lower()))
@@ -101,13 +106,22 @@ class _WordNumbers(dict[str, int]):
 
     def __init__(self, stop_words: frozenset[str], stem: Callable[[str], str], vocabulary: dict[str, int]) -> None:
         super().__init__(dict.fromkeys(stop_words, -1))
-        self._stem, self._vocabulary = stem, vocabulary
+        self._stop_words, self._stem, self._vocabulary = stop_words, stem, vocabulary
 
     def __missing__(self, word: str) -> int:
         if not word.strip("_"):
             number = self[word] = -1
             return number
         number = self[word] = self._vocabulary.setdefault(self._stem(word), len(self._vocabulary))
+        return number
+
+
+class _KnownNumbers(_WordNumbers):
+    """The number of each word's term: -1 for one that was never indexed."""
+
+    def __missing__(self, word: str) -> int:
+        known = word.strip("_") and word not in self._stop_words
+        number = self[word] = self._vocabulary.get(self._stem(word), -1) if known else -1
         return number
 
 

@@ -180,7 +180,7 @@ class BM25Retriever(Retriever):
             norms,
             n_in_store,
             k,
-            14 + 6 * k // 10,  # more would be kept and sorted for nothing, less leaves pairs open
+            self._reserve(k),
         )
         for store in np.flatnonzero(is_open.any(axis=1)).tolist():
             left = np.flatnonzero(is_open[store])
@@ -192,11 +192,16 @@ class BM25Retriever(Retriever):
                 postings,
                 self._length_class,
                 idf[places, store],
+                n_holding[places, store],
                 np.ascontiguousarray(norms[:, store]),
                 n_in_store[store],
                 k,
             )
         return rows, scores
+
+    def _reserve(self, k: int) -> int:
+        """Return how many candidates to keep beside k: more are sorted for nothing, fewer leave stores unproven."""
+        return int((14 + 0.6 * k) * min(max(self.n_passages / 40_000, 1), 4))
 
     def _kernel(self) -> Any:
         """Return the compiled kernel, or None where numba is missing or was refused."""

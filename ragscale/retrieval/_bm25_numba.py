@@ -88,6 +88,18 @@ def _find(rows, low, high, row):
 
 
 @_compiled
+def _first_from(rows, low, high, row):
+    """Return the first place in ``rows[low:high]`` that holds ``row`` or more."""
+    while low < high:
+        middle = (low + high) >> 1
+        if rows[middle] < row:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@_compiled
 def search(  # noqa: PLR0917
     terms, bounds, postings, length_class, impacts, whole_idf, whole_norm, idf, n_holding, norms, n_in_store, k, reserve
 ):
@@ -109,7 +121,6 @@ def search(  # noqa: PLR0917
     tried_scores, tried_rows = np.empty(kept, dtype=np.float32), np.empty(kept, dtype=np.int64)
     block = min(BLOCK, n_rows)
     totals = np.zeros(block, dtype=np.float32)
-    touched = np.empty(block, dtype=np.int64)
     # where the query's terms stand for passages that were scored exactly before, by row
     most_terms, most_slots = 0, 0
     for query in range(n_queries):
@@ -126,29 +137,37 @@ def search(  # noqa: PLR0917
                 length_ratio[store] = max(length_ratio[store], whole_norm[i] / norms[i, store])
     for query in range(n_queries):
         first, last = bounds[query], bounds[query + 1]
-        at = np.empty(last - first, dtype=np.int64)
+        at, begin = np.empty(last - first, dtype=np.int64), np.empty(last - first, dtype=np.int64)
         for i in range(last - first):
             at[i] = starts[terms[first + i]]
         size = base = store = n_slots = 0
+        least = np.float32(0)
         while base < n_rows:
             end = min(base + block, n_in_store[store])
-            n_touched = 0
+            n_postings = 0
             for i in range(last - first):
-                j, stop = at[i], starts[terms[first + i] + 1]
-                while j < stop and rows[j] < end:
-                    row = rows[j] - base
-                    if totals[row] == 0:
-                        touched[n_touched] = row
-                        n_touched += 1
-                    totals[row] += impacts[j]
-                    j += 1
-                at[i] = j
-            for i in range(n_touched):
-                row = touched[i]
-                score = totals[row]
-                totals[row] = 0
-                if size < kept or score >= heap_scores[0]:
-                    size = _push(heap_scores, heap_rows, size, score, row + base)
+                low, high = at[i], starts[terms[first + i] + 1]
+                if end < n_rows or n_rows < n_whole:
+                    high = _first_from(rows, low, high, end)
+                for j in range(low, high):
+                    totals[rows[j] - base] += impacts[j]
+                begin[i], at[i] = low, high
+                n_postings += high - low
+            if n_postings * 4 > end - base:
+                for row in range(end - base):
+                    score = totals[row]
+                    if score > least:  # rows rise: of equal scores the first stays
+                        size = _push(heap_scores, heap_rows, size, score, row + base)
+                        least = heap_scores[0] if size == kept else np.float32(0)
+                totals[: end - base] = 0
+            elif n_postings > 0:
+                for i in range(last - first):
+                    for j in range(begin[i], at[i]):
+                        score = totals[rows[j] - base]
+                        totals[rows[j] - base] = 0
+                        if score > 0 and score >= least:
+                            size = _push(heap_scores, heap_rows, size, score, np.int64(rows[j]))
+                            least = heap_scores[0] if size == kept else np.float32(0)
             base = end
             if base < n_in_store[store]:
                 continue
@@ -196,27 +215,36 @@ def search(  # noqa: PLR0917
 
 
 @_compiled
-def search_open(terms, bounds, postings, length_class, idf, norm, n_rows, k):  # noqa: PLR0917
+def search_open(terms, bounds, postings, length_class, idf, n_holding, norm, n_rows, k):  # noqa: PLR0917
     """Return rows and scores, (n_queries, k), best first, of one store by scoring every passage of it."""
     starts, rows, counts = postings
     n_queries = len(bounds) - 1
     found = np.full((n_queries, k), -1, dtype=np.int64)
     best = np.full((n_queries, k), -np.inf, dtype=np.float32)
     totals = np.zeros(n_rows, dtype=np.float32)
-    touched = np.empty(n_rows, dtype=np.int64)
     for query in range(n_queries):
-        n_touched = size = 0
+        size, n_postings, least = 0, 0, np.float32(0)
         for i in range(bounds[query], bounds[query + 1]):
-            j, stop = starts[terms[i]], starts[terms[i] + 1]
-            while j < stop and rows[j] < n_rows:
-                row, count = rows[j], np.float64(counts[j])
-                if totals[row] == 0:
-                    touched[n_touched] = row
-                    n_touched += 1
-                totals[row] += np.float32(np.float64(idf[i]) * (count / (norm[length_class[row]] + count)))
-                j += 1
-        for i in range(n_touched):
-            size = _push(best[query], found[query], size, totals[touched[i]], touched[i])
-            totals[touched[i]] = 0
+            low = starts[terms[i]]
+            for j in range(low, low + n_holding[i]):
+                count = np.float64(counts[j])
+                totals[rows[j]] += np.float32(np.float64(idf[i]) * (count / (norm[length_class[rows[j]]] + count)))
+            n_postings += n_holding[i]
+        if n_postings * 4 > n_rows:
+            for row in range(n_rows):
+                score = totals[row]
+                if score > least:
+                    size = _push(best[query], found[query], size, score, row)
+                    least = best[query, 0] if size == k else np.float32(0)
+            totals[:] = 0
+        else:
+            for i in range(bounds[query], bounds[query + 1]):
+                low = starts[terms[i]]
+                for j in range(low, low + n_holding[i]):
+                    score = totals[rows[j]]
+                    totals[rows[j]] = 0
+                    if score > 0 and score >= least:
+                        size = _push(best[query], found[query], size, score, np.int64(rows[j]))
+                        least = best[query, 0] if size == k else np.float32(0)
         _sort(best[query], found[query], size)
     return found, best
