@@ -149,11 +149,23 @@ def evaluate(
     )
     lm = loaded.model
     if isinstance(tasks, PreparedPrompts):
-        given = [retriever, template, gold, n_shot or None, pmi or None, None if query == "question" else query]
-        given += [None if store_tokens == (0,) else store_tokens, None if condition == "retrieved" else condition]
-        if any(value is not None for value in given):
-            raise ConfigError("prompts are prepared already: give retriever, store_tokens, condition, template, query, "
-                              "gold, n_shot and pmi to prepare_prompts")  # fmt: skip
+        shaping = {
+            "retriever": (retriever, None),
+            "store_tokens": (store_tokens, (0,)),
+            "k": (k, 5),
+            "condition": (condition, "retrieved"),
+            "n_shot": (n_shot, 0),
+            "seed": (seed, 0),
+            "template": (template, None),
+            "query": (query, "question"),
+            "gold": (gold, None),
+            "pmi": (pmi, False),
+            "coverage": (coverage, True),
+            "max_length": (max_length, None),
+        }
+        given = [name for name, (value, default) in shaping.items() if value is not default and value != default]
+        if given:
+            raise ConfigError(f"the prompts are prepared already: give {', '.join(given)} to prepare_prompts")
         prepared = tasks
     else:
         prepared = prepare_prompts(

@@ -170,7 +170,7 @@ def test_prompts_are_prepared_once_for_several_models(world, module, tokenizer, 
     for lm in (first, second):
         shared = rs.evaluate(lm, prepared, D=1e6).results
         pd.testing.assert_frame_equal(shared, rs.evaluate(lm, choice_task, D=1e6, **arguments).results, rtol=1e-4)
-    with pytest.raises(ConfigError, match="prepared already"):
+    with pytest.raises(ConfigError, match="prepared already: give n_shot to prepare_prompts"):
         rs.evaluate(first, prepared, n_shot=2)
     other = tokenizer.__class__(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<eos>")
     other.add_tokens(["<new>"])
