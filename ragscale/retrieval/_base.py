@@ -39,13 +39,6 @@ class Retriever(ABC):
     is done here. The constructor should only keep its arguments: they are recorded, and a retriever is copied and
     loaded by calling the constructor with them again.
 
-    Attributes
-    ----------
-    passages : sequence of Passage
-        What was indexed, in store order; ``Hits.ids`` are rows of it.
-    n_passages, n_tokens : int
-        How many passages, and how many unique tokens they hold.
-
     Examples
     --------
     >>> import numpy as np
