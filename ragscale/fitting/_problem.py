@@ -8,14 +8,16 @@ from exponents and makes the problem independent of the units of the table.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from ragscale.errors import ConfigError
+from ragscale.fitting._distinct import find_distinct
 from ragscale.fitting._law import Parameter, ScalingLaw, SeparableLaw, Theta
 from ragscale.fitting._links import Link
 from ragscale.fitting._objective import Objective
@@ -29,7 +31,15 @@ class Columns(NamedTuple):
     phi: np.ndarray  # (S, k, n) free coefficients' columns, normalised
     size: np.ndarray  # (S, k) what they were divided by
     rest: np.ndarray | None  # (S, n) the part with fixed coefficients
-    slopes: list[tuple[int, int, np.ndarray]]  # (coefficient or -1 for rest, nonlinear parameter, (S, n))
+    slopes: list[Slope]
+
+
+class Slope(NamedTuple):
+    """How a column changes with a nonlinear parameter, at distinct rows; see `Problem.place`."""
+
+    column: int  # -1 for the rest
+    parameter: int
+    values: np.ndarray  # (S, U), or (S, n) when every row stands for itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +87,8 @@ class Problem:
         self._d = np.append(table.d, self.typical["D"])
         self._r = np.append(table.r, self.typical["R"])
         self.log_y = np.log(table.y) if space == "log" else None
-        linear = _linear_names(law, self._n, self._d, self._r, self.typical)
+        rows = (self._n, self._d, self._r)
+        linear = _linear_names(law, *rows, self.typical)
         by_name = {parameter.name: parameter for parameter in law.parameters}
         self._linear = linear
         self.coefficients = [p for p in law.free if p.name in linear]
@@ -96,6 +107,43 @@ class Problem:
         self.signed = np.array([self._is_signed(p) for p in self.coefficients], dtype=bool)
         self.start = [self._start_range(p) for p in (*self.nonlinear, *link.parameters)]
         self._by_name = by_name
+        self._find_places(rows)
+
+    def _find_places(self, rows: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+        """Replace the rows at which columns are evaluated by fewer, where columns depend on few counts each.
+
+        ``place[i]`` (n,) tells where each row finds column i (-1: the rest), ``self._n, _d, _r`` are what stands there.
+        """
+        self.place: dict[int, np.ndarray] | None = None
+        law = self.law
+        if not isinstance(law, SeparableLaw) or law.further_columns or len(self.table.n) < 16:
+            return
+
+        def raw(theta: Theta, n: np.ndarray, d: np.ndarray, r: np.ndarray) -> dict[str, Any]:
+            return self._with_offset(dict(law._columns(theta, n, d, r)), r)
+
+        probes = [Theta({p.name: _probe_value(p, self.typical, s) for p in law.parameters}) for s in (0.4, 0.62)]
+        with np.errstate(all="ignore"):
+            distinct = find_distinct(raw, probes, rows, self._owner)
+        if distinct is None:
+            return
+        self._n, self._d, self._r = distinct.n, distinct.d, distinct.r
+        self.place = {self._owner(name): place for name, place in distinct.place.items()}
+        n, width = len(self.table.n), len(distinct.n) - 1
+        every = [self.place[i] + i * width for i in range(self.k)]
+        self._spread = np.concatenate(every) if every else np.zeros(0, dtype=int)
+        ones = np.ones(n)
+        self._sums = {i: csr_matrix((ones, (at, np.arange(n))), (width, n)) for i, at in self.place.items()}
+
+    def _owner(self, name: str) -> int:
+        return self._index.get(name, -1)
+
+    def gathered(self, v: np.ndarray) -> Callable[[int], np.ndarray]:
+        """Return the function that sums v (S, n) over the rows that share a value of column i, (S, U)."""
+        if self.place is None:
+            return lambda _: v
+        turned = np.ascontiguousarray(v.T)
+        return lambda i: (self._sums[i] @ turned).T
 
     def with_observations(self, y: np.ndarray) -> Problem:
         """Return the problem with other observations, one row (n,) per replicate."""
@@ -179,22 +227,31 @@ class Problem:
             found = dict(law._columns(Theta(values), self._n, self._d, self._r))
         else:
             found = _columns_by_loss(law, self._linear, values, (self._n, self._d, self._r))
-        return self._with_offset(found)
+        return self._with_offset(found, self._r)
 
-    def _with_offset(self, columns: dict[str, Any]) -> dict[str, Any]:
+    def _with_offset(self, columns: dict[str, Any], r: np.ndarray) -> dict[str, Any]:
         if self.law.offset:
-            columns["offset"] = (self._r > 0).astype(float)
+            columns["offset"] = (r > 0).astype(float)
         return columns
 
     def columns(self, u: np.ndarray, slopes: bool = True) -> Columns:
         """Evaluate the columns, normalised, and how they change with the nonlinear parameters."""
+        phi, size, rest, out = self.distinct_columns(u, slopes)
+        if self.place is not None:
+            S, n = len(u), len(self.table.n)
+            phi = phi.reshape(S, -1).take(self._spread, axis=1, mode="clip").reshape(S, self.k, n)
+            rest = None if rest is None else rest.take(self.place[-1], axis=1, mode="clip")
+        return Columns(phi, size, rest, out)
+
+    def distinct_columns(self, u: np.ndarray, slopes: bool = True) -> Columns:
+        """Evaluate them at the distinct rows only, (S, k, U)."""
         values = self.values(u)
-        S, n = len(u), len(self.table.n)
+        S, n = len(u), len(self._n) - 1
         with np.errstate(all="ignore"):
             given = None
             if slopes and isinstance(self.law, SeparableLaw):
                 raw, given = self.law._columns_and_slopes(Theta(values), self._n, self._d, self._r)
-                raw = self._with_offset(dict(raw))
+                raw = self._with_offset(dict(raw), self._r)
             else:
                 raw = self._raw(values)
             by_parameter = self._raw_slopes(u, values, raw, given) if slopes else {}
@@ -202,7 +259,7 @@ class Problem:
         changes = [(self._join_slopes(by_parameter, j), j) for j in range(self.m)] if slopes else []
         phi = np.empty((S, self.k, n))
         size = np.ones((S, self.k))
-        out: list[tuple[int, int, np.ndarray]] = []
+        out: list[Slope] = []
         for i in range(self.k):
             column = np.broadcast_to(joined[i], (S, n + 1))
             reference = column[:, -1:]
@@ -217,11 +274,13 @@ class Problem:
                 relative = np.where(usable, slope[:, -1:] / np.where(usable, reference, 1.0), 0.0)
                 normal = slope[:, :-1] * inverse
                 normal -= phi[:, i] * relative
-                out.append((i, j, normal))
+                out.append(Slope(i, j, normal))
         rest = None
         if -1 in joined:
             rest = np.broadcast_to(joined[-1], (S, n + 1))[:, :-1]
-            out += [(-1, j, np.broadcast_to(change[-1], (S, n + 1))[:, :-1]) for change, j in changes if -1 in change]
+            for change, j in changes:
+                if -1 in change:
+                    out.append(Slope(-1, j, np.broadcast_to(change[-1], (S, n + 1))[:, :-1]))
         return Columns(phi, size, rest, out)
 
     def _join(self, raw: Mapping[str, np.ndarray]) -> dict[int, Any]:
@@ -277,10 +336,13 @@ class Problem:
         """Write df/du into ``out`` (S, m, n)."""
         written = set()
         for i, j, slope in columns.slopes:
+            part = slope if i < 0 else c[:, i : i + 1] * slope
+            if self.place is not None:
+                part = part.take(self.place[i], axis=1, mode="clip")
             if j in written:
-                out[:, j] += slope if i < 0 else c[:, i : i + 1] * slope
+                out[:, j] += part
             else:
-                np.multiply(slope, c[:, i : i + 1] if i >= 0 else 1.0, out=out[:, j])
+                out[:, j] = part
                 written.add(j)
         for j in set(range(self.m)) - written:
             out[:, j] = 0.0
@@ -292,6 +354,12 @@ class Problem:
         if self.space == "log":
             if self.link.name == "log":
                 return f - self.log_y
+            if self.link.name == "identity":
+                r = np.fmax(f, 1e-300)
+                r[np.isposinf(r)] = 1e-300
+                np.log(r, out=r)
+                r -= self.log_y
+                return r
             metric = self.link.metric(f, self.extra(u))
             with np.errstate(invalid="ignore"):
                 return np.log(np.maximum(np.where(np.isfinite(metric), metric, 1e-300), 1e-300)) - self.log_y

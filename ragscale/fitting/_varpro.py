@@ -21,7 +21,7 @@ from scipy import ndimage
 from scipy.stats import qmc
 
 from ragscale.fitting._linear import nonnegative, solve
-from ragscale.fitting._problem import Columns, Problem
+from ragscale.fitting._problem import Columns, Problem, Slope
 
 _GRID = {1: 60, 2: 24, 3: 14, 4: 8, 5: 5}
 _BLOCK = 300_000  # doubles in the largest array of a batch: what stays near the processor
@@ -260,6 +260,9 @@ def refine(
         Stop when another Newton step would lower the objective by less than this share of it.
     """
     size = max(1, _BLOCK // (len(problem.table.n) * (problem.k + problem.m + problem.l)))
+    # glibc keeps free memory up to twice the largest block it has mapped and released, and gives more back to the
+    # kernel, to be mapped and cleared again at every step; this block is never touched and costs nothing
+    np.empty(3_900_000)
     parts = []
     for first in range(0, len(u), size):
         rows = slice(first, first + size)
@@ -296,16 +299,15 @@ class _Batch:
         for _ in range(limit):
             if not active.size:
                 return
-            state = _State(
-                problem.part(active), self.c[active], self.u[active], self.weight[active], self.value[active]
-            )
+            rows = slice(None) if active.size == len(self.u) else active  # no copies while all are on their way
+            state = _State(problem.part(rows), self.c[rows], self.u[rows], self.weight[rows], self.value[rows])
             c, u, value, predicted = step(state, damping[active])
             better = value < state.value
-            chosen = active[better]
-            self.c[chosen], self.u[chosen], self.value[chosen] = c[better], u[better], value[better]
             gain = np.where(better, state.value - value, 0.0)
             done = (predicted <= tolerance * state.value) & (predicted > -np.inf) | (state.value <= floor)
             quiet[active] = np.where(gain <= tolerance * state.value, quiet[active] + 1, 0)
+            chosen = active[better]  # only now: the state may be a view of what follows
+            self.c[chosen], self.u[chosen], self.value[chosen] = c[better], u[better], value[better]
             damping[active] = np.where(better, np.maximum(damping[active] / 8.0, 1e-14), damping[active] * 7.0)
             stuck = (quiet[active] > 8) | (damping[active] > 1e12)
             self.converged[active] = done
@@ -321,9 +323,21 @@ class _State:
         self.f = problem.latent(self.columns, c)
         self.r = problem.residual(self.f, u)
 
+    def tangents(self) -> np.ndarray:
+        """Return df/d(c, nonlinear parameters), (S, k + m, n)."""
+        k = self.problem.k
+        out = np.empty((len(self.c), k + self.problem.m, self.f.shape[1]))
+        out[:, :k] = self.columns.phi
+        self.problem.tangents(self.columns, self.c, out[:, k:])
+        return out
+
     def jacobian(self) -> np.ndarray:
         """Return dr/d(c, u), (S, p, n)."""
-        return _jacobian(self.problem, self.columns, self.c, self.u)
+        if self.problem.l:
+            return _jacobian(self.problem, self.columns, self.c, self.u)
+        out = self.tangents()
+        out *= self.problem.residual_slopes(self.f, self.u)[0][:, None, :]
+        return out
 
     def limits(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the parameters (S, p) and their bounds."""
@@ -430,26 +444,33 @@ def _residual_bending(state: _State) -> np.ndarray | float | None:
 def _model_bending(state: _State, psi: np.ndarray) -> np.ndarray:
     """Return sum of psi dr/df d2f, (S, p, p): coefficients enter linearly, so only nonlinear parameters are moved."""
     problem, k, m = state.problem, state.problem.k, state.problem.m
-    v = psi * problem.residual_slopes(state.f, state.u)[0]
-    out = np.zeros((len(v), k + m, k + m))
+    v = problem.gathered(psi * problem.residual_slopes(state.f, state.u)[0])
+    sums = {i: v(i) for i in {slope.column for slope in state.columns.slopes}}
+    out = np.zeros((len(psi), k + m, k + m))
 
-    def slope_sums(columns: Columns) -> tuple[np.ndarray, list[tuple[int, int, np.ndarray]]]:
-        total, parts = np.zeros((len(v), m)), []
-        for i, j, slope in columns.slopes:
-            part = np.einsum("sn,sn->s", slope, v)
+    def slope_sums(slopes: list[Slope]) -> tuple[np.ndarray, list[tuple[int, int, np.ndarray]]]:
+        total, parts = np.zeros((len(psi), m)), []
+        for i, j, slope in slopes:
+            part = np.einsum("sn,sn->s", slope, sums[i])
             parts.append((i, j, part))
             total[:, j] += part if i < 0 else state.c[:, i] * part
         return total, parts
 
-    base, parts = slope_sums(state.columns)
+    base, parts = slope_sums(state.columns.slopes)
     for i, j, part in parts:
         if i >= 0:
             out[:, i, k + j] = out[:, k + j, i] = part
-    for j in range(m):
-        step = 1e-6 * np.maximum(np.abs(state.u[:, j]), 1e-2)
+    step = 1e-6 * np.maximum(np.abs(state.u[:, :m]), 1e-2)
+    if len({i for i, _, _ in parts}) == len(parts):  # no column has two parameters: all can move at once
         moved = state.u.copy()
-        moved[:, j] += step
-        out[:, k + j, k:] += (slope_sums(problem.columns(moved))[0] - base) / step[:, None]
+        moved[:, :m] += step
+        index = np.arange(k, k + m)
+        out[:, index, index] = (slope_sums(problem.distinct_columns(moved).slopes)[0] - base) / step
+        return out
+    for j in range(m):
+        moved = state.u.copy()
+        moved[:, j] += step[:, j]
+        out[:, k + j, k:] += (slope_sums(problem.distinct_columns(moved).slopes)[0] - base) / step[:, j : j + 1]
     lower = out[:, k:, k:]
     out[:, k:, k:] = 0.5 * (lower + lower.transpose(0, 2, 1))
     return out
@@ -491,21 +512,10 @@ def _projection_step(state: _State, damping: np.ndarray) -> tuple[np.ndarray, np
     """Take a variable-projection step: the nonlinear parameters move, the coefficients are solved for again."""
     problem, k = state.problem, state.problem.k
     target = problem.table.y if problem.link.name == "identity" else np.log(problem.table.y)
-    if problem.space == "log" and problem.link.name == "identity":
-        f = np.maximum(state.f, 1e-300)
-        excess = np.expm1(np.clip(state.r, -500, 500))
-        secant = np.where(np.abs(excess) > 1e-8, state.r / np.where(excess == 0, 1.0, excess), 1.0 - 0.5 * state.r)
-        secant = secant / (f * problem.table.y)
-    elif problem.space == "linear" and problem.link.name == "log":
-        metric = np.exp(np.minimum(state.f, 700))
-        apart = state.f - target
-        secant = np.where(np.abs(apart) > 1e-8, state.r / np.where(apart == 0, 1.0, apart), metric) * metric
-    else:
-        secant = np.ones_like(state.f)
-    omega = problem.objective.weight(state.r) * state.weight * secant
-    tangents = np.empty((len(state.c), k + problem.m, state.f.shape[1]))
-    tangents[:, :k] = state.columns.phi
-    problem.tangents(state.columns, state.c, tangents[:, k:])
+    omega = _secant(state, target)
+    omega *= problem.objective.weight(state.r)
+    omega *= state.weight
+    tangents = state.tangents()
     gradient = np.matmul(tangents, (omega * (state.f - target))[:, :, None])[:, :, 0]
     hessian = np.matmul(tangents * omega[:, None, :], tangents.transpose(0, 2, 1))
     index = np.arange(k, k + problem.m)
@@ -523,6 +533,27 @@ def _projection_step(state: _State, damping: np.ndarray) -> tuple[np.ndarray, np
     with np.errstate(all="ignore"):
         value = problem.value(problem.residual(problem.latent(columns, c), u), state.weight)
     return c, u, value, predicted
+
+
+def _secant(state: _State, target: np.ndarray) -> np.ndarray:
+    """Return r dr/df / (f - target), which turns the residual into a linear one with the same gradient."""
+    problem, r = state.problem, state.r
+    if problem.space == "log" and problem.link.name == "identity":
+        f = np.maximum(state.f, 1e-300)
+        excess = f / problem.table.y
+        excess -= 1.0
+        small = np.abs(excess) <= 1e-6
+        excess[small] = 1.0
+        secant = r / excess
+        secant[small] = 1.0 - 0.5 * r[small]
+        f *= problem.table.y
+        secant /= f
+        return secant
+    if problem.space == "linear" and problem.link.name == "log":
+        metric = np.exp(np.minimum(state.f, 700))
+        apart = state.f - target
+        return np.where(np.abs(apart) > 1e-8, r / np.where(apart == 0, 1.0, apart), metric) * metric
+    return np.ones_like(state.f)
 
 
 def join(first: Solution, second: Solution) -> Solution:
