@@ -171,6 +171,16 @@ def search(  # noqa: PLR0917
             base = end
             if base < n_in_store[store]:
                 continue
+            if base < n_whole:
+                n_held = 0
+                for i in range(first, last):
+                    n_held += n_holding[i, store]
+                if 5 * n_held + base < 2500 + k * (150 + 25 * (last - first)):  # nanoseconds, about
+                    is_open[store, query] = True  # so few postings are sooner scored all
+                    store += 1
+                    if base == n_rows:
+                        break
+                    continue
             tried_scores[:size] = heap_scores[:size]
             tried_rows[:size] = heap_rows[:size]
             _sort(tried_scores, tried_rows, size)
