@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -306,3 +308,12 @@ class LosesItsState(WordOverlap):
 def test_check_retriever_names_the_broken_promise(broken, check):
     with pytest.raises(AssertionError, match=f"^({check})"):
         check_retriever(broken)
+
+
+def test_importing_retrieval_loads_nothing_heavy():
+    code = (
+        "import sys, ragscale.retrieval as r; r.BM25Retriever; r.HybridRetriever; r.LuceneRetriever; "
+        "print([m for m in ('torch', 'transformers', 'faiss', 'numba', 'bm25s', 'sklearn', 'jnius') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
