@@ -338,7 +338,7 @@ def main() -> None:
     common = {"device": device, "repeats": repeats}
     closed = {"n": 60 if quick else 250, "retriever": None, "k": 5, **common}
     show("closed_book", compare("closed", world, module, peer, folder, **closed))
-    open_book = {"n": 12 if quick else 40, "retriever": retriever, "k": 5, **common}
+    open_book = {"n": 12 if quick else 30, "retriever": retriever, "k": 5, **common}
     show("five_passages", compare("open", world, module, peer, folder, **open_book))
     show("generation", generation(world, module, device, n=32 if quick else 128))
     total = retriever.n_tokens
