@@ -44,7 +44,7 @@ class TrainConfig:
         Tokens per optimiser step, a multiple of ``seq_len``. None: 160 (N / 108M)^(2/3) rows of 2,048 tokens, and no
         more than makes 200 steps of the shortest D.
     learning_rate : float or None
-        Peak rate. None: 0.00235 (N / 108M)^(-1/3), less with the square root of a smaller batch, at most 0.01.
+        Peak rate. None: 0.00235 (N / 108M)^(-1/3), at most 0.03.
     warmup_steps : int or None
         Steps of linear warm-up, shared by every D. None: a tenth of the shortest D, at most N tokens.
     schedule : {"wsd", "cosine", "wsd-s"}
@@ -252,14 +252,13 @@ def ladder_batch_tokens(n_params: int, seq_len: int) -> int:
     return max(1, round(tokens / seq_len)) * seq_len
 
 
-def ladder_learning_rate(n_params: int, batch_tokens: int) -> float:
-    """Return half the OLMo ladder's peak rate, 0.0047 (N / 108M)^(-1/3) / 2, lowered for smaller batches.
+def ladder_learning_rate(n_params: int) -> float:
+    """Return half the OLMo ladder's peak rate, 0.0047 (N / 108M)^(-1/3) / 2, at most 0.03.
 
-    The rule was set for batches of `ladder_batch_tokens`. A smaller batch lowers the rate with its square root; a
-    larger one does not raise it. The rule was fitted to models above 100M parameters, hence the ceiling of 0.01.
+    The rule was set for models above 100M parameters; for small ones it was tried at 0.15M and 0.5M, where a third of
+    it was worse. The ceiling is reached below 0.06M.
     """
-    rule_batch = 160 * (n_params / 108e6) ** (2 / 3) * 2048
-    return min(0.01, 0.00235 * (n_params / 108e6) ** (-1 / 3) * min(1.0, (batch_tokens / rule_batch) ** 0.5))
+    return min(0.03, 0.00235 * (n_params / 108e6) ** (-1 / 3))
 
 
 def _whole(value: Any, least: int) -> bool:

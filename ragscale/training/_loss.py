@@ -46,7 +46,7 @@ def linear_cross_entropy(
         What the sums are divided by; None counts the targets. With gradient accumulation or several processes give
         the count of the whole batch.
     chunk_rows : int or None
-        Rows per chunk; None keeps a chunk's logits within 32 MiB (CPU) or 512 MiB (CUDA).
+        Rows per chunk; None keeps a chunk's logits within 32 MiB (CPU) or 512 MiB (CUDA), where that is enough rows.
     backend : {"auto", "torch", "triton"}
         How the softmax and its gradient are computed; "auto" takes Triton on CUDA when it is installed.
 
@@ -74,14 +74,25 @@ def linear_cross_entropy(
     if n_targets is None:
         n_targets = max(1, int((targets_M != IGNORED).sum()))
     if chunk_rows is None:
-        budget = _LOGIT_BYTES["cuda" if hidden.is_cuda else "cpu"]
-        chunk_rows = max(16, budget // (4 * weight.shape[0]))
+        chunk_rows = _rows_of_a_chunk(hidden, weight)
     if backend == "auto":
         backend = "triton" if hidden.is_cuda and importlib.util.find_spec("triton") else "torch"
     loss, cross_entropy = _LinearCrossEntropy.apply(
         hidden_MD, weight, targets_M, z_loss, 1.0 / n_targets, chunk_rows, backend
     )
     return loss, cross_entropy
+
+
+def _rows_of_a_chunk(hidden: torch.Tensor, weight: torch.Tensor) -> int:
+    """Return the rows whose float32 logits fit the budget; on CPUs with limits that were measured.
+
+    Each chunk adds to the whole gradient of the head, which in bfloat16 goes through a temporary: under 256 rows that
+    costs more than it saves. Beyond 512 rows the logits only leave the caches.
+    """
+    rows = max(16, _LOGIT_BYTES["cuda" if hidden.is_cuda else "cpu"] // (4 * weight.shape[0]))
+    if hidden.is_cuda:
+        return rows
+    return min(512, rows if hidden.dtype == torch.float32 else max(256, rows))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

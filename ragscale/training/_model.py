@@ -69,8 +69,12 @@ class ModelConfig:
         Share the embedding with the output head. The paper and OLMo-2 do not.
     max_seq_len : int
         Longest context in tokens; training may use a shorter one.
-    rope_theta, norm_eps, init_std : float
-        OLMo-2's values by default; weights start as a normal distribution cut off at three ``init_std``.
+    rope_theta, norm_eps : float
+        OLMo-2's values by default.
+    init_std : float or None
+        Matrices start as a normal distribution of this deviation, cut off at three times it. None: sqrt(2 / (5 d)), as
+        in the paper. OLMo-2's fixed 0.02 is about that at its widths, but leaves a narrow model's embeddings too small
+        to be heard beside its normalised blocks.
     name : str
         Appears in tables and plots.
 
@@ -92,7 +96,7 @@ class ModelConfig:
     max_seq_len: int = 4096
     rope_theta: float = 500_000.0
     norm_eps: float = 1e-6
-    init_std: float = 0.02
+    init_std: float | None = None
     name: str = "custom"
 
     def __post_init__(self) -> None:
@@ -183,6 +187,10 @@ class ModelConfig:
     @property
     def _kv_heads(self) -> int:
         return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+
+    @property
+    def _init_std(self) -> float:
+        return (2 / (5 * self.d_model)) ** 0.5 if self.init_std is None else self.init_std
 
     @property
     def _d_attention(self) -> int:
@@ -284,7 +292,7 @@ class ModelConfig:
             rms_norm_eps=self.norm_eps,
             rope_parameters={"rope_type": "default", "rope_theta": self.rope_theta},
             tie_word_embeddings=self.tied,
-            initializer_range=self.init_std,
+            initializer_range=self._init_std,
             pad_token_id=None,
             bos_token_id=None,
             eos_token_id=eos_token_id,
@@ -296,7 +304,11 @@ class ModelConfig:
 
         Each matrix has its own generator, so a weight does not change when another is added or the order changes, and
         no global random state is read or set. Matrices follow a normal distribution of ``init_std`` cut off at three
-        ``init_std`` (OLMo-core's initialisation), gains are one.
+        times it, gains are one.
+
+        References
+        ----------
+        Nguyen and Salazar 2019, arXiv 1910.05895, section 2.2 (sqrt(2 / (5 d))).
         """
         torch = require("torch", "train")
         olmo2 = require("transformers.models.olmo2.modeling_olmo2", "train")
@@ -316,8 +328,8 @@ class ModelConfig:
                     continue
                 entropy = np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1, np.uint64)[0]
                 generator = torch.Generator().manual_seed(int(entropy) & (2**63 - 1))
-                cut = 3 * self.init_std
-                torch.nn.init.trunc_normal_(parameter, std=self.init_std, a=-cut, b=cut, generator=generator)
+                cut = 3 * self._init_std
+                torch.nn.init.trunc_normal_(parameter, std=self._init_std, a=-cut, b=cut, generator=generator)
         return model
 
 

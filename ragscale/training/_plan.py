@@ -169,7 +169,7 @@ def fill_in(model: ModelConfig, config: TrainConfig, shortest: int) -> TrainConf
     if batch is None:
         most = max(1, shortest // 200 // config.seq_len) * config.seq_len
         batch = min(ladder_batch_tokens(model.n_params, config.seq_len), most)
-    rate = ladder_learning_rate(model.n_params, batch) if config.learning_rate is None else config.learning_rate
+    rate = ladder_learning_rate(model.n_params) if config.learning_rate is None else config.learning_rate
     warmup = config.warmup_steps
     if warmup is None:
         warmup = max(1, round(min(0.1 * shortest, model.n_params) / batch))
