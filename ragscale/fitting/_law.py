@@ -379,7 +379,8 @@ class SeparableLaw(ScalingLaw):
     def _columns(self, theta: Theta, n: np.ndarray, d: np.ndarray, r: np.ndarray) -> dict[str, Any]:
         """Return, for each linear parameter, what it multiplies; ``theta`` holds the nonlinear ones only.
 
-        A coefficient with bounds (0, inf) is kept from going negative, one with (-inf, inf) is free. Values in ``theta`` may have shape (S, 1) against columns of shape (n,).
+        A coefficient with bounds (0, inf) is kept from going negative, one with (-inf, inf) is free. Values in
+        ``theta`` may have shape (S, 1) against columns of shape (n,).
         """
 
     def _column_slopes(
