@@ -313,7 +313,8 @@ def test_check_retriever_names_the_broken_promise(broken, check):
 def test_importing_retrieval_loads_nothing_heavy():
     code = (
         "import sys, ragscale.retrieval as r; r.BM25Retriever; r.HybridRetriever; r.LuceneRetriever; "
-        "print([m for m in ('torch', 'transformers', 'faiss', 'numba', 'bm25s', 'sklearn', 'jnius') if m in sys.modules])"
+        "heavy = ('torch', 'transformers', 'faiss', 'numba', 'bm25s', 'sklearn', 'jnius'); "
+        "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
