@@ -41,7 +41,7 @@ class Study:
     >>> config = StudyConfig(corpus={"synthetic": {"n_documents": 500}}, models=["0.15M"], D=[20_000], R=[5_000],
     ...                      max_tokens=40_000, tokenizer=512)
     >>> Study(config, "runs/tiny").plan()[["N", "D", "R"]].values.tolist()
-    [[106880, 20000, 0], [106880, 20000, 5000]]
+    [[115264, 20000, 0], [115264, 20000, 5000]]
     """
 
     def __init__(self, config: StudyConfig, directory: str | os.PathLike[str]) -> None:

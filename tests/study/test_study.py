@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from ragscale.errors import ConfigError, ResultsError
+from ragscale.fitting import Log1p
 from ragscale.study import Study, StudyConfig
 
 pytest.importorskip("torch")
@@ -172,11 +173,12 @@ def test_the_world_decides_the_answer(done, tmp_path):
 
 def test_the_report_is_one_file_without_network(done, tmp_path):
     pytest.importorskip("matplotlib").use("Agg")
-    text = done.report(tmp_path / "report.html", law="log1p", n_resamples=20).read_text()
+    law = Log1p(tie=True, fixed={"A": 0.0, "alpha": 0.3, "eta": 1e-3})
+    text = done.report(tmp_path / "report.html", law=law, n_resamples=20).read_text()
     for heading in ("The answer", "The fixed budget", "Controls", "The gain taken apart", "How this was made"):
         assert heading in text
     assert "http" not in text.replace("http-equiv", "")
-    assert done.report(tmp_path / "report.md", law="log1p", n_resamples=20).read_text().startswith("# ")
+    assert done.report(tmp_path / "report.md", law=law, n_resamples=20).read_text().startswith("# ")
 
 
 def test_the_plan_needs_t_before_the_split_is_made(tmp_path):
