@@ -31,8 +31,9 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autosummary_generate = False
-# pickled configuration values hold gallery classes; nothing is lost by reading them anew
-suppress_warnings = ["config.cache"]
+# config.cache: pickled configuration values hold gallery classes; nothing is lost by reading them anew.
+# ref.python: plain words in the type of a parameter ("law, parameters") are taken for references with several targets.
+suppress_warnings = ["config.cache", "ref.python"]
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",

@@ -315,7 +315,7 @@ def backtest(
 
     Rows are ordered by compute N D. At each origin (a share of the rows) the law is fitted to the rows before it and
     predicts the ``horizon`` after it. The factor is the quantile, with the finite-sample correction of conformal
-    prediction, of |error| over the half-width of the plain prediction interval.
+    prediction, of the absolute error over the half-width of the plain prediction interval.
 
     Raises
     ------

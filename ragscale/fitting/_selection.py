@@ -44,9 +44,9 @@ def cross_validate(
     Returns
     -------
     DataFrame
-        One row per fold: ``fold`` (what was left out), ``n_train``, ``n_test``, ``error``: mean |predicted / observed -
-        1| (absolute difference where residuals are linear), ``bias``: the same without the bars, ``objective`` on the
-        training rows. ``attrs["error"]`` is the mean over all rows left out.
+        One row per fold: ``fold`` (what was left out), ``n_train``, ``n_test``, ``error``: mean absolute value of
+        predicted / observed - 1 (of the difference where residuals are linear), ``bias``: the same with its sign,
+        ``objective`` on the training rows. ``attrs["error"]`` is the mean over all rows left out.
 
     Raises
     ------
