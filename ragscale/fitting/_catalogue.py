@@ -10,9 +10,10 @@ from ragscale.fitting._laws import BUILT_IN
 
 def law_classes() -> dict[str, type[ScalingLaw]]:
     """Return the laws by name: the retrieval manifold's own, and those of the literature."""
+    from ragscale.fitting._coverage import Coverage
     from ragscale.fitting.laws import LAWS
 
-    return {law.name: law for law in (*BUILT_IN, *LAWS)}
+    return {law.name: law for law in (*BUILT_IN, Coverage, *LAWS)}
 
 
 def catalogue() -> pd.DataFrame:

@@ -105,6 +105,7 @@ class Problem:
         self.lower = np.array([low for low, _ in limits], dtype=float).reshape(-1)
         self.upper = np.array([high for _, high in limits], dtype=float).reshape(-1)
         self.signed = np.array([self._is_signed(p) for p in self.coefficients], dtype=bool)
+        self.limited = any(math.isfinite(p.upper) or p.lower not in (0.0, -math.inf) for p in self.coefficients)
         self.start = [self._start_range(p) for p in (*self.nonlinear, *link.parameters)]
         self._by_name = by_name
         self._find_places(rows)

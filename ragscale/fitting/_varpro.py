@@ -355,7 +355,10 @@ class _State:
         """Return c, u and the objective at parameters p."""
         k = self.problem.k
         c, u = p[:, :k].copy(), p[:, k:].copy()
-        f = self.problem.latent(self.problem.columns(u, slopes=False), c)
+        columns = self.problem.columns(u, slopes=False)
+        if self.problem.limited:  # the bounds of normalised coefficients move with the columns
+            c = np.clip(c, *self.problem.coefficient_bounds(columns.size))
+        f = self.problem.latent(columns, c)
         with np.errstate(all="ignore"):
             return c, u, self.problem.value(self.problem.residual(f, u), self.weight)
 

@@ -111,6 +111,8 @@ class _Subject:
             largest = np.median if np.all(column >= 0) else np.max  # a gain must not exceed the loss
             size = float(largest(np.abs(column[np.asarray(column) != 0]))) if np.any(column) else 1.0
             values[name] = (2.0 if name == "E" else 0.3) / size
+            bounds = next(p for p in law.parameters if p.name == name).bounds(self.typical)
+            values[name] = float(np.clip(values[name], *bounds))  # what the law itself allows
         return values
 
     def loss(self, n: Any, d: Any, r: Any, values: dict[str, Any], **further: Any) -> np.ndarray:

@@ -226,3 +226,25 @@ def test_the_check_finds_a_wrong_gradient_and_wrong_slopes() -> None:
         check_scaling_law(WrongGradient)
     with pytest.raises(AssertionError, match="column of A against alpha"):
         check_scaling_law(WrongSlopes)
+
+
+class _Bounded(ScalingLaw):
+    """A law of its own whose coefficient has an upper bound."""
+
+    name = "bounded_coefficient"
+    variables = ("D",)
+    parameters = (Parameter("E", 0, 10), Parameter("A", 0, 1e5), Parameter("a", 0.01, 2))
+
+    def _loss(self, n, d, r, theta):
+        return theta.E + theta.A * d**-theta.a
+
+
+def test_coefficients_stay_within_the_bounds_of_the_law():
+    assert "a_fit_finds_the_surface_again" in check_scaling_law(_Bounded)
+    d = np.geomspace(1e8, 1e11, 40)
+    inside = pd.DataFrame({"N": 1e9, "D": d, "R": 0.0, "value": 1.7 + 400 * d**-0.3})
+    assert fit_manifold(inside, _Bounded()).theta["A"] == pytest.approx(400, rel=1e-4)
+    beyond = inside.assign(value=1.7 + 3e6 * d**-0.6)
+    fit = fit_manifold(beyond, _Bounded())
+    assert fit.theta["A"] <= 1e5 * (1 + 1e-9)
+    assert fit.params.loc["A", "at_bound"]
