@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from ragscale.errors import MissingExtraError
@@ -29,3 +31,17 @@ def require(module: str, extra: str) -> ModuleType:
         raise MissingExtraError(
             f"'{error.name}' is needed here and is not installed: pip install 'ragscale[{extra}]'", name=error.name
         ) from error
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing a bar for every small model that it reads."""
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()

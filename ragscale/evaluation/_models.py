@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragscale._extras import require
+from ragscale._extras import require, without_progress_bars
 from ragscale.errors import CheckpointError, ConfigError
 from ragscale.evaluation._language_model import LanguageModel
 
@@ -97,7 +97,8 @@ def _from_disk(path: str | os.PathLike[str], tokenizer: Any, device: str, dtype:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        module = transformers.AutoModelForCausalLM.from_pretrained(os.fspath(path), dtype=dtype or torch.float32)
+        with without_progress_bars():
+            module = transformers.AutoModelForCausalLM.from_pretrained(os.fspath(path), dtype=dtype or torch.float32)
         if tokenizer is None:
             tokenizer = transformers.AutoTokenizer.from_pretrained(os.fspath(path))
     except (OSError, ValueError) as error:

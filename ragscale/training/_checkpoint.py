@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragscale._extras import require
+from ragscale._extras import require, without_progress_bars
 from ragscale._files import _sync_directory, file_digest, read_json, write_json
 from ragscale.errors import CheckpointError, RagscaleWarning
 from ragscale.training._config import TrainConfig
@@ -125,7 +125,7 @@ class Checkpoint:
     def load_model(self, *, device: str = "cpu") -> Any:
         """Return the transformers model, in evaluation mode, on a device."""
         transformers = require("transformers", "train")
-        with _no_progress_bars():
+        with without_progress_bars():
             model = transformers.Olmo2ForCausalLM.from_pretrained(self.path, dtype="auto")
         return model.to(device).eval()
 
@@ -347,16 +347,3 @@ def _state_damage(path: Path) -> str | None:
     except (OSError, CheckpointError, json.JSONDecodeError) as error:
         return str(error)
     return _damage(path, card["files"])
-
-
-@contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    from transformers.utils import logging
-
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
