@@ -36,8 +36,7 @@ def require(module: str, extra: str) -> ModuleType:
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
     """Keep transformers from drawing a bar for every small model that it reads."""
-    from transformers.utils import logging
-
+    logging = require("transformers.utils.logging", "train")
     enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ragscale.training._data import IGNORED
 
-_LOGIT_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
+_LOGIT_BYTES = {"cpu": 24 * 2**20, "cuda": 512 * 2**20}
 
 
 def linear_cross_entropy(
@@ -46,7 +46,7 @@ def linear_cross_entropy(
         What the sums are divided by; None counts the targets. With gradient accumulation or several processes give
         the count of the whole batch.
     chunk_rows : int or None
-        Rows per chunk; None keeps a chunk's logits within 32 MiB (CPU) or 512 MiB (CUDA), where that is enough rows.
+        Rows per chunk; None keeps a chunk's logits within 24 MiB (CPU) or 512 MiB (CUDA), where that is enough rows.
     backend : {"auto", "torch", "triton"}
         How the softmax and its gradient are computed; "auto" takes Triton on CUDA when it is installed.
 
