@@ -9,6 +9,7 @@ import numpy as np
 
 from ragscale.errors import ConfigError
 from ragscale.retrieval import Encoder
+from ragscale.testing._checks import run_checks
 
 Factory = Callable[[], Encoder]
 
@@ -51,15 +52,7 @@ def check_encoder(factory: Factory) -> list[str]:
     >>> "batch_independence" in check_encoder(lambda: LsaEncoder(n_components=4))
     True
     """
-    ran = []
-    for name, check in _CHECKS.items():
-        try:
-            done = check(factory)
-        except AssertionError as error:
-            raise AssertionError(f"{name}: {error}") from error
-        if done is not False:
-            ran.append(name)
-    return ran
+    return run_checks(_CHECKS, factory)
 
 
 def _ready(factory: Factory) -> Encoder:

@@ -17,6 +17,7 @@ import numpy as np
 from ragscale.errors import CheckpointError, NotIndexedError
 from ragscale.passages import Passage
 from ragscale.retrieval import Hits, Retriever
+from ragscale.testing._checks import run_checks
 
 Factory = Callable[[], Retriever]
 
@@ -77,15 +78,7 @@ def check_retriever(factory: Factory) -> list[str]:
     """
     if os.environ.get(_INSIDE):  # the fresh process runs the file that defines the class, and so may come here again
         return []
-    ran = []
-    for name, check in _CHECKS.items():
-        try:
-            done = check(factory)
-        except AssertionError as error:
-            raise AssertionError(f"{name}: {error}") from error
-        if done is not False:
-            ran.append(name)
-    return ran
+    return run_checks(_CHECKS, factory)
 
 
 def _passages(n: int = 60) -> list[Passage]:
