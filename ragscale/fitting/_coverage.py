@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from ragscale.errors import ResultsError
-from ragscale.fitting._law import Parameter, SeparableLaw, Theta
+from ragscale.fitting._law import Parameter, Theta
+from ragscale.fitting._laws import _BASE, _BaseLaw
 
 _HIT_RATES = {"closed-book": 0.0, "oracle": 1.0, "random": 0.0}
 _REFERENCE = 1e6  # the N and D at which `gold` and `other` are the gains themselves
 
 
-class Coverage(SeparableLaw):
+class Coverage(_BaseLaw):
     """L = b(N, D) - h g_gold(N, D) - (1 - h) g_other(N, D) where a passage is read; b = E + A N^-alpha + B D^-beta.
 
     h is the column ``hit_rate``: the share of questions whose answer stands in the passages shown. It needs the
@@ -37,11 +38,7 @@ class Coverage(SeparableLaw):
     reference = "total expectation over hits and misses; cf. arXiv 2510.02657"
     variables = ("N", "D", "R", "hit_rate")
     parameters = (
-        Parameter("E", 0.0, description="loss that no size, data or store removes"),
-        Parameter("A", 0.0, description="coefficient of N^-alpha"),
-        Parameter("alpha", 0.01, 2.0, description="exponent of the model size"),
-        Parameter("B", 0.0, description="coefficient of D^-beta"),
-        Parameter("beta", 0.01, 2.0, description="exponent of the pretraining tokens"),
+        *_BASE,
         Parameter("gold", description="gain by passages that hold the answer, at N = D = 1e6"),
         Parameter("gold_N", description="its change for N times e"),
         Parameter("gold_D", description="its change for D times e"),
@@ -51,15 +48,10 @@ class Coverage(SeparableLaw):
     )
 
     def _columns(self, theta: Theta, n: np.ndarray, d: np.ndarray, r: np.ndarray) -> dict[str, Any]:
-        a, b = np.exp(-theta.alpha * np.log(n)), np.exp(-theta.beta * np.log(d))
-        shown = r > 0
-        hit = np.where(shown, self.column("hit_rate"), 0.0)
-        miss = np.where(shown, 1.0 - hit, 0.0)
+        hit, miss = self._shares(r)
         log_n, log_d = np.log(n / _REFERENCE), np.log(d / _REFERENCE)
         return {
-            "E": np.ones_like(n),
-            "A": a,
-            "B": b,
+            **super()._columns(theta, n, d, r),
             "gold": -hit,
             "gold_N": -hit * log_n,
             "gold_D": -hit * log_d,
@@ -68,9 +60,20 @@ class Coverage(SeparableLaw):
             "other_D": -miss * log_d,
         }
 
-    def _column_slopes(self, theta: Theta, n: np.ndarray, d: np.ndarray, r: np.ndarray) -> dict[tuple[str, str], Any]:
-        a, b = np.exp(-theta.alpha * np.log(n)), np.exp(-theta.beta * np.log(d))
-        return {("A", "alpha"): -np.log(n) * a, ("B", "beta"): -np.log(d) * b}
+    def _gradient(self, n: np.ndarray, d: np.ndarray, r: np.ndarray, theta: Theta) -> tuple[Any, Any, Any]:
+        hit, miss = self._shares(r)
+        by_n, by_d, by_r = super()._gradient(n, d, r, theta)
+        return (
+            by_n - (hit * theta.gold_N + miss * theta.other_N) / n,
+            by_d - (hit * theta.gold_D + miss * theta.other_D) / d,
+            by_r,
+        )
+
+    def _shares(self, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the shares of questions that read a passage with the answer, and one without."""
+        shown = r > 0
+        hit = np.where(shown, self.column("hit_rate"), 0.0)
+        return hit, np.where(shown, 1.0 - hit, 0.0)
 
 
 def coverage_table(results: pd.DataFrame) -> pd.DataFrame:
