@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class Study:
 
     def _sizes(self) -> tuple[int, int]:
         """Return T and the size of the vocabulary: of the split if it is made, else what the configuration says."""
-        job = self._split_job()
+        job = self._split_job
         if state_of(self.directory, job).state == "done":
             split = self.split
             return split.n_tokens, split.vocab_size
@@ -94,7 +95,9 @@ class Study:
 
     # Jobs ----------------------------------------------------------------------------------------------------------
 
+    @cached_property
     def _split_job(self) -> Job:
+        """The split; made once for each study object, because its key reads the whole corpus."""
         config = self.config
         corpus = config.corpus
         files = [] if isinstance(corpus, Mapping) else [corpus] if isinstance(corpus, str) else list(corpus)
@@ -118,7 +121,7 @@ class Study:
 
     def _jobs(self) -> list[Job]:
         """Return every job; the split must be done, since T decides the cells."""
-        split, config = self._split_job(), self.config
+        split, config = self._split_job, self.config
         grid = self._cells()
         largest = max(cell.R for cell in grid)
         common = {"threads": config.threads}
@@ -217,7 +220,7 @@ class Study:
             raise ConfigError(f"until = {until!r} must be one of {', '.join(STAGES)}")
         self.directory.mkdir(parents=True, exist_ok=True)
         self.config.write(self.directory / "config.json")
-        split = self._split_job()
+        split = self._split_job
         (state,) = run_jobs(self.directory, [split], executor)
         if state.state != "done":
             raise ConfigError(f"the corpus could not be split:\n{state.error}")
@@ -237,14 +240,14 @@ class Study:
 
     def status(self) -> pd.DataFrame:
         """Return one row for each job: stage, label, state, seconds, and the error of those that failed."""
-        split = self._split_job()
+        split = self._split_job
         done = state_of(self.directory, split).state == "done"
         return _status_table([state_of(self.directory, job) for job in (self._jobs() if done else [split])])
 
     @property
     def split(self) -> Split:
         """The split of the corpus."""
-        return Split.load(folder_of(self.directory, self._split_job()) / "split")
+        return Split.load(folder_of(self.directory, self._split_job) / "split")
 
     def results(self) -> pd.DataFrame:
         """Return the results table: every evaluated cell, in one order whoever computed it.
