@@ -55,6 +55,15 @@ def file_digest(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def path_digest(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's bytes, or of the names and digests of all files below a directory."""
+    path = Path(path)
+    if not path.is_dir():
+        return file_digest(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return value_digest([[file.relative_to(path).as_posix(), file_digest(file)] for file in files])
+
+
 def canonical_json(value: Any) -> str:
     """Return the one JSON text of a value: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

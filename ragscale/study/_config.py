@@ -72,7 +72,8 @@ class StudyConfig:
         Task names or question files, or arguments of `ragscale.evaluation.load_task` such as ``{"path_or_name":
         "squad.jsonl", "kind": "likelihood", "limit": 300}``; empty with a synthetic corpus means its own questions.
     models : sequence of str or mapping
-        Names of the ladder, or arguments of ``ModelConfig.custom`` without ``vocab_size``.
+        Names of the ladder, ``{"rung": name, ...}``, or arguments of ``ModelConfig.custom`` without ``vocab_size``. A
+        mapping may hold ``"training"``: arguments of ``TrainConfig`` for this model alone, such as its learning rate.
     D, R : Grid
         Pretraining tokens and store tokens; a plain sequence means token counts. R = 0 always is part.
     budgets : Grid

@@ -63,6 +63,9 @@ class Job:
         reads those of the jobs it builds on from ``folders[name]``.
     inputs : dict
         JSON-able; together with ``after`` it determines the outputs.
+    paths : dict
+        Where the files lie that ``inputs`` names by their digests: handed to the function like the inputs, and no
+        part of the key, so that a study can be moved with its files.
     after : dict
         Name -> job that must be done before.
     needs : Needs
@@ -73,6 +76,7 @@ class Job:
     label: str
     function: JobFunction
     inputs: dict[str, Any]
+    paths: Mapping[str, Any] = field(default_factory=dict)
     after: Mapping[str, Job] = field(default_factory=dict)
     needs: Needs = field(default_factory=Needs)
 
@@ -183,7 +187,7 @@ def run_jobs(
                     states[job.key] = "blocked"
                 elif all(state == "done" for state in before):
                     parents = {name: parent.key for name, parent in job.after.items()}
-                    arguments = (str(root), job.key, job.function, job.inputs, parents)
+                    arguments = (str(root), job.key, job.function, {**job.inputs, **job.paths}, parents)
                     chosen = choose(job.needs)
                     if chosen is None:
                         states[job.key] = "done" if do_job(*arguments) else "failed"

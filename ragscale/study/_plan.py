@@ -41,14 +41,22 @@ def model_config(model: str | Mapping[str, Any], vocab_size: int) -> ModelConfig
     """
     if isinstance(model, str):
         return ModelConfig.olmo2(model, vocab_size=vocab_size)
-    return ModelConfig.custom(**{**model, "vocab_size": vocab_size})
+    shape = {name: value for name, value in model.items() if name not in {"rung", "training"}}
+    if "rung" in model:
+        return ModelConfig.olmo2(model["rung"], vocab_size=vocab_size, **shape)
+    return ModelConfig.custom(**{**shape, "vocab_size": vocab_size})
+
+
+def model_training(config: StudyConfig, model: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of ``TrainConfig`` for one model: the study's, and the model's own over them."""
+    return {**config.training, **({} if isinstance(model, str) else model.get("training", {}))}
 
 
 def model_name(model: str | Mapping[str, Any]) -> str:
     """Return the short name of a model: the ladder's, or the shape's own."""
     if isinstance(model, str):
         return model
-    return str(model.get("name") or f"L{model.get('n_layers')}-d{model.get('d_model')}")
+    return str(model.get("name") or model.get("rung") or f"L{model.get('n_layers')}-d{model.get('d_model')}")
 
 
 def cells(config: StudyConfig, *, budget: int, vocab_size: int) -> list[Cell]:

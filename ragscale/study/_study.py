@@ -13,13 +13,13 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ragscale import results as results_table
-from ragscale._files import file_digest
+from ragscale._files import path_digest
 from ragscale.errors import ConfigError, ResultsError
 from ragscale.fitting import ManifoldFit, fit_manifold
 from ragscale.splitting import Split
 from ragscale.study._config import StudyConfig
 from ragscale.study._jobs import Executor, Job, JobState, Needs, folder_of, run_jobs, state_of
-from ragscale.study._plan import Cell, cells, model_config, model_name, plan_table
+from ragscale.study._plan import Cell, cells, model_config, model_name, model_training, plan_table
 from ragscale.study._select import select
 from ragscale.study._stages import build_index, evaluate_run, make_split, prepare_questions, train_ladder
 from ragscale.training import TrainConfig
@@ -101,23 +101,27 @@ class Study:
         config = self.config
         corpus = config.corpus
         files = [] if isinstance(corpus, Mapping) else [corpus] if isinstance(corpus, str) else list(corpus)
-        missing = [path for path in files if not Path(path).exists()]
+        missing = [path for path in [*files, *config.gold] if not Path(path).exists()]
         if missing:
-            raise ConfigError(f"corpus files are missing: {', '.join(missing)}")
+            raise ConfigError(f"files of the study are missing: {', '.join(missing)}")
         inputs = {
-            "corpus": dict(corpus) if isinstance(corpus, Mapping) else files,
-            "digests": {path: file_digest(path) for path in files if Path(path).is_file()},
-            "tokenizer": config.tokenizer,
+            "documents": dict(corpus) if isinstance(corpus, Mapping) else [_content(path) for path in files],
+            "vocabulary": config.tokenizer if isinstance(config.tokenizer, int) else _content(config.tokenizer),
             "max_tokens": config.max_tokens,
             "validation_tokens": config.validation_tokens,
             "seed": config.split_seed,
             "deduplicate": config.deduplicate,
-            "decontaminate": list(config.tasks) if config.decontaminate else None,
+            "decontaminated_of": [_content(task) for task in config.tasks] if config.decontaminate else None,
             "passage_tokens": config.passage_tokens,
             "passage_overlap": config.passage_overlap,
             "n_workers": 1,
         }
-        return Job(stage="split", label="corpus", function=make_split, inputs=inputs)
+        paths = {
+            "corpus": dict(corpus) if isinstance(corpus, Mapping) else files,
+            "tokenizer": config.tokenizer,
+            "decontaminate": _tasks(config) if config.decontaminate else None,
+        }
+        return Job(stage="split", label="corpus", function=make_split, inputs=inputs, paths=paths)
 
     def _jobs(self) -> list[Job]:
         """Return every job; the split must be done, since T decides the cells."""
@@ -137,15 +141,16 @@ class Study:
             label=f"{len({cell.R for cell in grid})} stores",
             function=prepare_questions,
             inputs={
-                "tasks": [task if isinstance(task, str) else dict(task) for task in config.tasks],
+                "asked": [_content(task) for task in config.tasks],
+                "gold_of": [_content(path) for path in config.gold],
                 "stores": sorted({cell.R for cell in grid}),
                 "k": config.k,
                 "conditions": [c for c in config.conditions if index is not None or c not in {"retrieved", "random"}],
                 "n_shot": config.n_shot,
-                "gold": list(config.gold),
                 "max_length": config.max_length or config.training.get("seq_len", TrainConfig().seq_len),
                 **common,
             },
+            paths={"tasks": _tasks(config), "gold": list(config.gold)},
             after={"split": split, **({"index": index} if index else {})},
         )
         jobs.append(questions)
@@ -160,8 +165,8 @@ class Study:
                     label=f"{model_name(model)} seed {seed}",
                     function=train_ladder,
                     inputs={
-                        "model": model if isinstance(model, str) else dict(model),
-                        "training": dict(config.training),
+                        "model": _shape(model),
+                        "training": model_training(config, model),
                         "tokens": sorted(stores),
                         "seed": seed,
                         "n_processes": config.processes_per_training,
@@ -310,6 +315,23 @@ class Study:
             counts = {"N": shape.n_params, "core": shape.n_core, "head": shape.n_head, "N_total": shape.n_params_total}
             rows.append({"model": model_name(model), "layers": shape.n_layers, "width": shape.d_model, **counts})
         return pd.DataFrame(rows)
+
+
+def _shape(model: str | Mapping[str, Any]) -> Any:
+    """Return what says the shape of a model, without how it is trained."""
+    return model if isinstance(model, str) else {name: value for name, value in model.items() if name != "training"}
+
+
+def _tasks(config: StudyConfig) -> list[Any]:
+    """Return the tasks as JSON-able arguments of `ragscale.evaluation.load_task`."""
+    return [task if isinstance(task, str) else dict(task) for task in config.tasks]
+
+
+def _content(given: str | Mapping[str, Any]) -> Any:
+    """Return what a path, or a mapping that holds paths, stands for: a file by its name and digest, the rest as it is."""
+    if isinstance(given, Mapping):
+        return {name: _content(value) if isinstance(value, str) else value for name, value in given.items()}
+    return [Path(given).name, path_digest(given)] if Path(given).exists() else given
 
 
 def _with_ancestors(jobs: list[Job]) -> list[Job]:
