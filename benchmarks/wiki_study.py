@@ -3,8 +3,9 @@
     python benchmarks/wiki_study.py --data DATA --work WORK [--workers 2]
 
 ``DATA`` holds ``corpus/wiki_small.jsonl.zst``, ``qa/``, ``closed/squad_contexts.jsonl.gz`` and
-``qa_evidence.jsonl.gz``. Hours of CPU time; stopped at any moment, the same command goes on. With ``--publish`` it writes
-the table that ships as ``ragscale.datasets.load("ragscale-wiki")`` and the page and pictures of docs/studies.
+``qa_evidence.jsonl.gz``. Two hours of CPU time; stopped at any moment, the same command goes on. With ``--publish`` it
+writes the table that ships as ``ragscale.datasets.load("ragscale-wiki")``, benchmarks/results/wiki_study.json, and the
+pictures and the report of docs/studies.
 """
 
 from __future__ import annotations
@@ -12,15 +13,22 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import platform
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import torch
 
-from ragscale.splitting import read_jsonl
-from ragscale.study import Study, StudyConfig
+import ragscale as rs
+from ragscale._files import atomic_write
+from ragscale.fitting import Coverage, coverage_table
+from ragscale.study import Study, StudyConfig, select
+from ragscale.study._report_evidence import gains
 
+HERE = Path(__file__).parent
 VOCABULARY = 2048
 # the largest first, so that the longest jobs start first; rates from a sweep at D = 500,000
 RATES = {"2.5M": 0.004, "1M": 0.006, "0.5M": 0.01, "0.15M": 0.02, "0.05M": 0.03}
@@ -37,6 +45,8 @@ QUESTIONS = {
     "piqa": ("piqa", 60, None),
 }
 CHOICE = ("piqa",)
+POOLS = {"triviaqa-random": "random", "triviaqa-absent": "none", "sciq": "any", "piqa": "any"}
+LAWS = ("chinchilla", "log1p", "power", "hill", "rpower", "log_ratio", "interaction", "multiplicative", "coverage")
 
 
 def lines(path: Path) -> list[dict]:
@@ -89,17 +99,260 @@ def configuration(data: Path, work: Path) -> StudyConfig:
     )
 
 
+# What is published ------------------------------------------------------------------------------------------------
+
+
+def shipped(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that ship with the library: one metric, six significant digits, random passages once."""
+    rows = results[results["metric"].isin(["nll_per_token", "accuracy"])]
+    once = rows["condition"].isin(["oracle", "random"]) & rows.duplicated(
+        ["task", "metric", "condition", "N", "D", "seed"]
+    )
+    rows = rows[~once].assign(pool=rows["task"].map({"squad": "squad", "triviaqa-evidence": "evidence"} | POOLS))
+    columns = [
+        *("N", "D", "R", "value", "task", "metric", "seed", "condition", "N_total", "stderr", "n_examples", "k"),
+        *("hit_rate", "answer_in_store", "pool", "validation_loss"),
+    ]
+    table = rows[columns].reset_index(drop=True)
+    for name in ("value", "stderr", "hit_rate", "answer_in_store", "validation_loss"):
+        table[name] = [float(f"{value:.6g}") for value in table[name]]
+    for name in ("N", "D", "R", "N_total", "n_examples", "k", "seed"):
+        table[name] = table[name].astype(int)
+    return table
+
+
+def of_task(results: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Return the closed-book and retrieved rows of one task, marked where they lie on a fixed budget."""
+    table = select(results, metric="nll_per_token", task=task)
+    total = (table["D"] + table["R"]).round()
+    return table.assign(budget=total.where(total.isin(BUDGETS) & (table["R"] > 0)))
+
+
+def held_out(table: pd.DataFrame, parts: pd.DataFrame | None) -> pd.DataFrame:
+    """Predict the fixed-budget cells by laws fitted without them, and their gains over the closed book.
+
+    ``parts`` are the closed-book, gold and random cells, from which the coverage law is fitted, without any store.
+    """
+    held, seen = table[table["budget"].notna()], table[table["budget"].isna()]
+    closed = table[table["R"] == 0].set_index(["N", "D", "seed"])["value"]
+    keys = pd.MultiIndex.from_frame(held[["N", "D", "seed"]])
+    base = closed.reindex(keys).to_numpy()
+    gain = base - held["value"].to_numpy()
+    rows = []
+    for name in LAWS:
+        if name == "coverage":
+            if parts is None:
+                continue
+            fit = rs.fit_manifold(parts, Coverage())
+            predicted = fit.predict(held["N"], held["D"], held["R"], hit_rate=held["hit_rate"])
+            without = fit.predict(held["N"], held["D"], 0 * held["R"], hit_rate=0 * held["hit_rate"])
+        else:
+            fit = rs.fit_manifold(seen, name)
+            predicted = fit.predict(held["N"], held["D"], held["R"])
+            without = fit.predict(held["N"], held["D"], 0 * held["R"])
+        off = predicted / held["value"].to_numpy() - 1
+        rows.append(
+            {
+                "law": name,
+                "parameters": len(fit.params),
+                "cells": len(held),
+                "error_percent": 100 * float(np.abs(off).mean()),
+                "bias_percent": 100 * float(off.mean()),
+                "gain_measured": float(gain.mean()),
+                "gain_predicted": float((without - predicted).mean()),
+                "gain_rmse": float(np.sqrt(np.mean((without - predicted - gain) ** 2))),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def best_splits(table: pd.DataFrame, law: str) -> pd.DataFrame:
+    """Return the best D among those measured on each fixed budget: measured, and by a law that never saw the budget."""
+    seen = table[table["budget"].isna()]
+    fit = rs.fit_manifold(seen, law)
+    rows = []
+    for (n, budget), mine in table[table["budget"].notna()].groupby(["N", "budget"]):
+        mean = mine.groupby("D")["value"].mean()
+        d = mean.index.to_numpy(dtype=float)
+        predicted = fit.predict(np.full(d.size, n), d, budget - d)
+        chosen = d[np.argmin(predicted)]
+        rows.append(
+            {
+                "N": int(n),
+                "budget": int(budget),
+                "measured best D": int(mean.idxmin()),
+                "predicted best D": int(chosen),
+                "regret": float(mean.loc[chosen] - mean.min()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def samples_of(study: Study, task: str) -> pd.DataFrame:
+    """Return the questions of one task, one row for each checkpoint, condition and store."""
+    rows = []
+    for folder in sorted((study.directory / "stages").glob("evaluate-*")):
+        done = json.loads((folder / "done.json").read_text())["inputs"]
+        (line,) = {
+            (r["N"], r["D"], r["seed"]) for r in map(json.loads, (folder / "results.jsonl").read_text().splitlines())
+        }
+        for path in (folder / "cells").glob(f"{task}-*.json"):
+            for sample in json.loads(path.read_text())["samples"]:
+                nll = -sample["logprobs"][0] / sample["n_tokens"][0]
+                rows.append((*line, done["model"], sample["id"], sample["condition"], sample["R"], nll, sample["hit"]))
+    return pd.DataFrame(rows, columns=["N", "D", "seed", "model", "id", "condition", "R", "nll", "hit"])
+
+
+def memory_and_search(study: Study, questions: Path) -> pd.DataFrame:
+    """Compare, for the same questions, having trained on the article with having it in the store.
+
+    A question's loss is taken relative to the mean of its checkpoint and condition, and averaged over the checkpoints
+    that have (not) read its article, or whose store has (not) got it; the difference is averaged over questions that
+    have both.
+    """
+    gold = {r["id"]: r["gold_doc_ids"][0] for r in map(json.loads, questions.read_text().splitlines())}
+    rows = list(study.split.document_rows())
+    ends = dict(zip((r["id"] for r in rows), np.cumsum([r["n_tokens"] for r in rows]), strict=True))
+    samples = samples_of(study, "squad")
+    samples = samples[samples["id"].map(gold).isin(ends)]
+    end = samples["id"].map(gold).map(ends)
+    start = end - samples["id"].map(gold).map({r["id"]: r["n_tokens"] for r in rows})
+    total = study.split.n_tokens
+    cell = ["N", "D", "seed", "condition", "R"]
+    samples = samples.assign(
+        relative=samples["nll"] - samples.groupby(cell)["nll"].transform("mean"),
+        read=end <= samples["D"],
+        stored=(start >= total - samples["R"]) & (samples["R"] > 0),
+    )
+    found = []
+    for n, mine in samples.groupby("N"):
+        row = {"N": int(n)}
+        closed = mine[mine["condition"] == "closed-book"]
+        retrieved = mine[mine["condition"] == "retrieved"]
+        for name, chosen, flag in (("trained on it", closed, "read"), ("in the store", retrieved, "stored")):
+            means = chosen.pivot_table(index="id", columns=flag, values="relative")
+            effect = (means[False] - means[True]).dropna()
+            row[f"gain, {name}"] = float(effect.mean())
+            row[f"stderr, {name}"] = float(effect.std() / np.sqrt(len(effect)))
+            row[f"questions, {name}"] = len(effect)
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def stage_seconds(study: Study) -> dict[str, float]:
+    return study.status().groupby("stage")["seconds"].sum().round(1).to_dict()
+
+
+def publish(study: Study, work: Path) -> None:
+    results = study.results()
+    table = shipped(results)
+    with atomic_write(HERE.parent / "ragscale/datasets/tables/ragscale-wiki.csv", "w", encoding="utf-8") as file:
+        table.to_csv(file, index=False)
+    numbers: dict = {
+        "device": "2 shared CPU cores, one thread per job",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "ragscale": rs.__version__},
+        "config": study.config.digest,
+        "split": study.split.digest,
+        "T": study.split.n_tokens,
+        "rows": len(table),
+        "missing": study.missing_cells().to_dict("records"),
+        "seconds": stage_seconds(study),
+    }
+    squad = results[(results["task"] == "squad") & (results["metric"] == "nll_per_token")]
+    cells = coverage_table(squad)
+    for task in ("squad", "triviaqa-evidence"):
+        mine = of_task(results, task)
+        parts = cells[cells["evidence"] != "retrieved"].reset_index(drop=True) if task == "squad" else None
+        errors = held_out(mine, parts)
+        print(f"\n{task}: fixed-budget cells held out of the fit\n{errors.round(4).to_string(index=False)}")
+        numbers[f"{task}: held out"] = errors.to_dict("records")
+        splits = best_splits(mine, "interaction")
+        print(splits.to_string(index=False))
+        numbers[f"{task}: best splits"] = splits.to_dict("records")
+    effect = memory_and_search(study, work / "questions" / "squad.jsonl")
+    print(effect.round(4).to_string(index=False))
+    numbers["memory and search"] = effect.to_dict("records")
+    with atomic_write(HERE / "results" / "wiki_study.json", "w", encoding="utf-8") as file:
+        json.dump(numbers, file, indent=1)
+    pictures(results, HERE.parent / "docs" / "_static" / "studies")
+    study.report(HERE.parent / "docs" / "_static" / "studies" / "ragscale-wiki.html", task="squad", law="interaction")
+
+
+def pictures(results: pd.DataFrame, out: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    out.mkdir(parents=True, exist_ok=True)
+    nll = results[results["metric"] == "nll_per_token"]
+    colours = dict(rs.plotting.size_colours(nll["N"]))
+    figure, axes = plt.subplots(1, 3, figsize=(13.5, 4), layout="constrained")
+    closed = nll[(nll["task"] == "squad") & (nll["condition"] == "closed-book")]
+    for size, colour in colours.items():
+        mean = closed[closed["N"] == size].groupby("D")["value"].mean()
+        axes[0].plot(mean.index, mean, "o-", color=colour, label=f"{size / 1e6:.2f}M")
+    axes[0].set(xscale="log", xlabel="pretraining tokens D", ylabel="nats per answer token", title="SQuAD, closed book")
+    axes[0].legend(title="N", fontsize="small")
+    found = gains(results, "nll_per_token")
+    squad = found[found["task"] == "squad"]
+    for size, colour in colours.items():
+        mine = squad[(squad["N"] == size) & (squad["condition"] == "retrieved") & (squad["D"] <= 1e6)]
+        mean = mine.groupby("R")["gain"].mean()
+        axes[1].plot(mean.index, mean, "o-", color=colour, ms=3)
+        for condition, style in (("oracle", "--"), ("random", ":")):
+            level = squad[(squad["N"] == size) & (squad["condition"] == condition) & (squad["D"] <= 1e6)]["gain"].mean()
+            axes[1].axhline(level, color=colour, ls=style, lw=1)
+    axes[1].set(
+        xscale="log",
+        xlabel="store tokens R",
+        ylabel="gain over closed book (nats)",
+        title="D up to 1M; dashed: gold passage, dotted: random",
+    )
+    tasks = found[(found["condition"] == "retrieved")]
+    biggest = tasks.groupby(["task", "N", "D", "seed"])["R"].transform("max")
+    for task, mine in tasks[tasks["R"] == biggest].groupby("task"):
+        mean = mine.groupby("N")["gain"].mean()
+        axes[2].plot(mean.index, mean, "o-", label=task)
+    axes[2].axhline(0, color="0.4", lw=1)
+    axes[2].set(xscale="log", xlabel="N", ylabel="gain, largest store of each D (nats)", title="By task")
+    axes[2].legend(fontsize="x-small")
+    figure.savefig(out / "wiki-gains.png", dpi=110)
+    plt.close(figure)
+    figure, axes = plt.subplots(1, 3, figsize=(13.5, 4), layout="constrained")
+    table = of_task(results, "squad")
+    fit = rs.fit_manifold(table[table["budget"].isna()], "interaction")
+    for ax, budget in zip(axes, BUDGETS, strict=True):
+        mine = table[table["budget"] == budget]
+        for size, colour in colours.items():
+            of_size = mine[mine["N"] == size].groupby("D", as_index=False)["value"].mean()
+            d = of_size["D"].to_numpy(dtype=float)
+            ax.plot(d, of_size["value"], "o", color=colour, label=f"{size / 1e6:.2f}M")
+            line = np.geomspace(d.min(), d.max(), 60)
+            ax.plot(line, fit.predict(np.full(60, size), line, budget - line), "-", color=colour, lw=1.2)
+        ax.set(
+            xscale="log", xlabel="pretraining tokens D (the store holds T − D)", title=f"T = {budget / 1e6:g}M tokens"
+        )
+    axes[0].set_ylabel("nats per answer token")
+    axes[0].legend(title="N", fontsize="small")
+    figure.savefig(out / "wiki-frontier.png", dpi=110)
+    plt.close(figure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--until", help="stop after this stage")
+    parser.add_argument("--publish", action="store_true", help="write the table, the figures and the numbers")
     options = parser.parse_args()
     study = Study(configuration(options.data, options.work), options.work / "study")
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as executor:
         status = study.run(executor, until=options.until)
     print(status.drop(columns="key").to_string())
+    if options.publish:
+        publish(study, options.work)
 
 
 if __name__ == "__main__":

@@ -68,3 +68,7 @@ class TruncationWarning(RagscaleWarning):
 
 class ResultsWarning(RagscaleWarning):
     """A results table is valid but probably not what was meant."""
+
+
+class StudyWarning(RagscaleWarning):
+    """A study is not complete: some cells of its plan are missing from what is made of it."""

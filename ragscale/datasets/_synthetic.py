@@ -7,8 +7,10 @@ stands in the store, and whether it can use a passage depends on the share of th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,54 +25,58 @@ _CODAS = ("", "", "", "n", "r", "l", "s", "k")
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """One kind of fact: how it is written, how it is asked, how many values it can take."""
+    """One kind of fact: how it is written, how it is asked, how many values it can take.
+
+    In a sentence {x} is the entity and {v} the value. Every sentence shares a word with the question, so that a search
+    for words can find the one by the other.
+    """
 
     name: str
     sentences: tuple[str, ...]
     question: str
-    of_other: str
     n_values: int
 
+    def ask(self, who: str) -> str:
+        """Return the question with the beginning of its answer, which is the first way to write the fact."""
+        statement = self.sentences[0].format(x=who, v="").rstrip(" .")
+        return f"{self.question.format(x=who)} {statement[0].upper()}{statement[1:]}"
 
-# In a sentence, {x} is the entity and {v} the value; `of_other` asks for the same attribute of somebody's mentor.
+
 _RELATIONS = (
     Relation(
         "birthplace",
-        ("{x} was born in {v}.", "The birthplace of {x} is {v}.", "{v} is the town where {x} was born."),
+        ("{x} was born in {v}.", "The town where {x} was born is {v}.", "{v} is where {x} was born."),
         "Where was {x} born?",
-        "Where was the mentor of {x} born?",
-        40,
+        24,
     ),
     Relation(
         "profession",
-        ("{x} works as a {v}.", "By profession {x} is a {v}.", "{x} earns a living as a {v}."),
-        "What does {x} work as?",
-        "What does the mentor of {x} work as?",
-        24,
-    ),
-    Relation(
-        "instrument",
-        ("{x} plays the {v}.", "The instrument of {x} is the {v}.", "In the evening {x} plays the {v}."),
-        "Which instrument does {x} play?",
-        "Which instrument does the mentor of {x} play?",
+        ("{x} works as a {v}.", "For a living {x} works as a {v}.", "The work of {x} is that of a {v}."),
+        "As what does {x} work?",
         16,
     ),
     Relation(
+        "instrument",
+        ("{x} plays the {v}.", "In the evening {x} plays the {v}.", "What {x} plays is the {v}."),
+        "Which instrument does {x} play?",
+        12,
+    ),
+    Relation(
         "language",
-        ("{x} speaks {v}.", "The language of {x} is {v}.", "At home {x} speaks {v}."),
+        ("{x} speaks {v}.", "At home {x} speaks {v}.", "The language that {x} speaks is {v}."),
         "Which language does {x} speak?",
-        "Which language does the mentor of {x} speak?",
-        24,
+        16,
     ),
     Relation(
         "colour",
-        ("{x} likes the colour {v}.", "The favourite colour of {x} is {v}.", "{v} is the colour that {x} likes."),
+        ("{x} likes {v}.", "The colour that {x} likes is {v}.", "Of all colours {x} likes {v}."),
         "Which colour does {x} like?",
-        "Which colour does the mentor of {x} like?",
-        12,
+        8,
     ),
 )
-_MENTOR = ("The mentor of {x} is {v}.", "{x} learned everything from {v}.", "{v} is the mentor of {x}.")
+_MENTOR = ("The mentor of {x} is {v}.", "As a mentor {x} has {v}.", "{v} is the mentor of {x}.")
+_BY_NAME = {relation.name: relation for relation in _RELATIONS}
+_FACTS_PER_READER = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,8 @@ def synthetic_corpus(
     n_documents: int = 4000,
     n_entities: int = 400,
     zipf: float = 1.0,
-    reading_share: float = 0.3,
+    reading_share: float = 0.5,
+    reading_people: int = 1,
     n_questions: int = 100,
     n_bands: int = 3,
     facts_per_document: int = 3,
@@ -130,19 +137,23 @@ def synthetic_corpus(
 
     A document of the kind ``"facts"`` tells ``facts_per_document`` things about one entity, drawn with probability
     proportional to rank ** -``zipf``, in varied sentences. A document of the kind ``"reading"`` is a passage about
-    people who occur nowhere else, followed by a question and its answer: it teaches to answer from a passage and
-    nothing about the world.
+    people who have no other text, followed by questions and their answers: it teaches to answer from a passage and
+    nothing about the world. Questions end with the beginning of their answer ("Where was X Y born? X Y was born in"),
+    so that a small model needs to have learned the fact or to see it, and not how to talk about it.
 
     Parameters
     ----------
     n_documents : int
-        Documents in all; about 45 tokens each with a small tokenizer.
+        Documents in all; about 45 tokens each with a tokenizer of 1,024.
     n_entities : int
         Entities of the world; each has five attributes and a mentor.
     zipf : float
         Exponent of the frequencies; 0 writes about everybody equally often.
     reading_share : float
         Share of the documents that teach reading, in [0, 1).
+    reading_people : int
+        People in a passage that teaches reading. With one, whatever the passage says is the answer, and a model learns
+        soon to trust any passage; with several it must also see who is meant.
     n_questions : int
         Questions in each band, and multi-hop questions (fewer when the world has fewer facts).
     n_bands : int
@@ -176,6 +187,7 @@ def synthetic_corpus(
             ("n_entities", n_entities, "at least n_bands and at least 8", n_entities >= max(n_bands, 8)),
             ("zipf", zipf, "finite and at least 0", np.isfinite(zipf) and zipf >= 0),
             ("reading_share", reading_share, "in [0, 1)", 0 <= reading_share < 1),
+            ("reading_people", reading_people, "from 1 to 8", 1 <= reading_people <= 8),
             ("n_questions", n_questions, "at least 1", n_questions >= 1),
             ("n_bands", n_bands, "from 1 to 10", 1 <= n_bands <= 10),
             ("facts_per_document", facts_per_document, "from 1 to 6", 1 <= facts_per_document <= 6),
@@ -185,27 +197,28 @@ def synthetic_corpus(
     if problems:
         raise ConfigError("synthetic_corpus: " + "; ".join(problems))
     rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
-    names = _invent_names(n_entities, rngs[0], taken=set())
-    values = {relation.name: _invent_names(relation.n_values, rngs[0], taken=set(names)) for relation in _RELATIONS}
+    names, strangers = _invent_people(n_entities, rngs[0])
+    words = iter(_invent_words(sum(relation.n_values for relation in _RELATIONS), rngs[0]))
+    values = {relation.name: list(islice(words, relation.n_values)) for relation in _RELATIONS}
     facts = _draw_facts(names, values, rngs[1])
     probabilities = np.arange(1, n_entities + 1, dtype=float) ** -zipf
-    probabilities /= probabilities.sum()
-    n_reading = round(n_documents * reading_share)
-    kinds = rngs[2].permutation(np.arange(n_documents) < n_reading)
+    kinds = rngs[2].permutation(np.arange(n_documents) < round(n_documents * reading_share))
+    subjects = rngs[2].choice(n_entities, size=n_documents, p=probabilities / probabilities.sum())
     documents: list[Document] = []
     stated: dict[tuple[str, str], list[str]] = {}
     width = len(str(n_documents - 1))
     for index, reading in enumerate(kinds):
         identifier = f"{'reading' if reading else 'facts'}-{index:0{width}d}"
         if reading:
-            documents.append(Document(identifier, _reading_text(values, rngs[3]), source="reading"))
+            people = [strangers[row] for row in rngs[3].choice(len(strangers), size=reading_people, replace=False)]
+            documents.append(Document(identifier, _reading_text(people, values, rngs[3]), source="reading"))
             continue
-        entity = names[int(rngs[2].choice(n_entities, p=probabilities))]
-        relations = rngs[2].permutation([*values, "mentor"])[:facts_per_document]
-        text = " ".join(_sentence(entity, str(name), facts[entity, str(name)], rngs[2]) for name in relations)
+        entity = names[subjects[index]]
+        relations = [str(name) for name in rngs[2].permutation([*values, "mentor"])[:facts_per_document]]
+        text = " ".join(_sentence(entity, name, facts[entity, name], rngs[2]) for name in relations)
         documents.append(Document(identifier, text, title=entity, source="facts"))
         for name in relations:
-            stated.setdefault((entity, str(name)), []).append(identifier)
+            stated.setdefault((entity, name), []).append(identifier)
     fact_documents = {key: tuple(identifiers) for key, identifiers in stated.items()}
     bands = _band_names(n_bands)
     questions = _ask(
@@ -220,17 +233,28 @@ def synthetic_corpus(
     return SyntheticWorld(tuple(documents), tuple(questions), bands, facts, fact_documents)
 
 
-def _invent_names(n: int, rng: np.random.Generator, taken: set[str]) -> list[str]:
-    names: list[str] = []
-    while len(names) < n:
+def _invent_words(n: int, rng: np.random.Generator) -> list[str]:
+    words: dict[str, None] = {}
+    while len(words) < n:
         syllables = 2 if rng.random() < 0.6 else 3
         word = "".join(
             str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS)) + str(rng.choice(_CODAS)) for _ in range(syllables)
-        ).capitalize()
-        if word not in taken:
-            taken.add(word)
-            names.append(word)
-    return names
+        )
+        words[word.capitalize()] = None
+    return list(words)
+
+
+def _invent_people(n: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """Return the names of n entities, and twice as many others or more.
+
+    A name is a pair of words, each of which many people share: so the words are tokens of a small tokenizer, and only
+    the pair tells who is meant.
+    """
+    side = max(12, math.isqrt(3 * n) + 1)
+    words = _invent_words(2 * side, rng)
+    pairs = [f"{first} {family}" for first in words[:side] for family in words[side:]]
+    shuffled = [pairs[row] for row in rng.permutation(len(pairs))]
+    return shuffled[:n], shuffled[n:]
 
 
 def _draw_facts(names: list[str], values: dict[str, list[str]], rng: np.random.Generator) -> dict[tuple[str, str], str]:
@@ -242,21 +266,21 @@ def _draw_facts(names: list[str], values: dict[str, list[str]], rng: np.random.G
 
 
 def _sentence(entity: str, relation: str, value: str, rng: np.random.Generator) -> str:
-    templates = _MENTOR if relation == "mentor" else next(r.sentences for r in _RELATIONS if r.name == relation)
-    return str(rng.choice(templates)).format(x=entity, v=value)
+    templates = _MENTOR if relation == "mentor" else _BY_NAME[relation].sentences
+    return templates[rng.integers(len(templates))].format(x=entity, v=value)
 
 
-def _reading_text(values: dict[str, list[str]], rng: np.random.Generator) -> str:
-    """A passage about two people of no other text, and one question that the passage answers."""
-    people = _invent_names(2, rng, taken=set())
-    told: list[tuple[str, Relation, str]] = []
-    for person in people:
-        chosen = rng.choice(len(_RELATIONS), size=2, replace=False)
-        told += [(person, _RELATIONS[i], str(rng.choice(values[_RELATIONS[i].name]))) for i in chosen]
-    order = rng.permutation(len(told))
-    passage = " ".join(_sentence(told[i][0], told[i][1].name, told[i][2], rng) for i in order)
-    person, relation, value = told[int(rng.integers(len(told)))]
-    return f"{passage}\n\nQuestion: {relation.question.format(x=person)}\nAnswer: {value}"
+def _reading_text(people: list[str], values: dict[str, list[str]], rng: np.random.Generator) -> str:
+    """A passage about people of no other text, and the questions that it answers."""
+    told = [
+        (person, relation, values[relation][rng.integers(len(values[relation]))])
+        for person in people
+        for relation in [str(name) for name in rng.permutation([*values])[:_FACTS_PER_READER]]
+    ]
+    passage = " ".join(_sentence(*fact, rng) for fact in told)
+    asked = [told[row] for row in rng.permutation(len(told))]
+    solved = [f"{_BY_NAME[relation].ask(person)} {value}." for person, relation, value in asked]
+    return "\n\n".join([passage, *solved])
 
 
 def _band_names(n_bands: int) -> tuple[str, ...]:
@@ -275,7 +299,6 @@ def _ask(
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
     """Ask about facts that some document states, the same number in every band."""
-    by_name = {relation.name: relation for relation in _RELATIONS}
     groups = np.array_split(np.arange(len(names)), len(bands))
     questions: list[dict[str, Any]] = []
     for band, group in zip(bands, groups, strict=True):
@@ -286,7 +309,7 @@ def _ask(
                 _question(
                     identifier=f"{band}-{len(questions)}",
                     task=band,
-                    text=by_name[relation].question.format(x=entity),
+                    text=_BY_NAME[relation].ask(entity),
                     answer=facts[entity, relation],
                     options=values[relation],
                     needed=[(entity, relation)],
@@ -306,7 +329,7 @@ def _ask(
             _question(
                 identifier=f"multi-hop-{len(questions)}",
                 task="multi-hop",
-                text=by_name[relation].of_other.format(x=entity),
+                text=_BY_NAME[relation].ask(f"the mentor of {entity}"),
                 answer=facts[mentor, relation],
                 options=values[relation],
                 needed=[(entity, "mentor"), (mentor, relation)],

@@ -70,7 +70,8 @@ class StudyConfig:
         `ragscale.datasets.synthetic_corpus`.
     tasks : sequence of str or mapping
         Task names or question files, or arguments of `ragscale.evaluation.load_task` such as ``{"path_or_name":
-        "squad.jsonl", "kind": "likelihood", "limit": 300}``; empty with a synthetic corpus means its own questions.
+        "squad.jsonl", "kind": "likelihood", "limit": 300}``; ``"template"`` then holds arguments of
+        ``PromptTemplate``. Empty with a synthetic corpus means its own questions.
     models : sequence of str or mapping
         Names of the ladder, ``{"rung": name, ...}``, or arguments of ``ModelConfig.custom`` without ``vocab_size``. A
         mapping may hold ``"training"``: arguments of ``TrainConfig`` for this model alone, such as its learning rate.

@@ -10,10 +10,9 @@ import pandas as pd
 
 from ragscale.errors import ConfigError
 from ragscale.study._config import StudyConfig
-from ragscale.training import ModelConfig
+from ragscale.training import Device, ModelConfig, TrainConfig, dry_run
 
 _BYTES_PER_PARAMETER = 4  # float32 weights of one checkpoint
-_DECAY_SHARE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,39 +104,46 @@ def cells(config: StudyConfig, *, budget: int, vocab_size: int) -> list[Cell]:
     return found
 
 
-def plan_table(config: StudyConfig, *, budget: int, vocab_size: int, flops_per_second: float) -> pd.DataFrame:
+def plan_table(
+    config: StudyConfig, *, budget: int, vocab_size: int, device: str | Device, n_questions: int | None
+) -> pd.DataFrame:
     """Return one row for each cell with what it costs; a checkpoint's cost stands on its R = 0 row.
 
     Columns ``train_tokens`` (of the shared trunk, charged to the D that needs it, and of the decay branch),
-    ``train_flops``, ``hours`` (at ``flops_per_second``) and ``disk_bytes`` sum to the cost of the study's training.
+    ``train_flops``, ``hours`` and ``disk_bytes`` sum to the cost of the study's training; they come from
+    `ragscale.training.dry_run`. ``prompt_tokens`` is the most that scoring the cell can read: every question at full
+    length. Prompts that several stores share are read once.
     """
-    shapes = {model_name(model): model_config(model, vocab_size) for model in config.models}
+    grid = cells(config, budget=budget, vocab_size=vocab_size)
+    costs: dict[tuple[str, int], Any] = {}
+    for model in config.models:
+        name = model_name(model)
+        training = TrainConfig(**model_training(config, model))
+        tokens = sorted({cell.D for cell in grid if cell.model == name})
+        dry = dry_run(model_config(model, vocab_size), training, tokens, device=device)
+        costs.update({(name, row["D"]): row for row in dry.to_dict("records")})
     rows = []
-    trunk: dict[tuple[str, int], float] = {}
-    for cell in cells(config, budget=budget, vocab_size=vocab_size):
-        row: dict[str, Any] = {
-            "model": cell.model,
-            "N": cell.N,
-            "seed": cell.seed,
-            "D": cell.D,
-            "R": cell.R,
-            "tokens_per_parameter": cell.D / cell.N,
-            "store_share": cell.R / (cell.D + cell.R),
-            "on_frontier": cell.D + cell.R in set(config.grids[2].tokens(n_params=cell.N, budget=budget)),
-            "overlap": cell.overlap,
-            "train_tokens": 0.0,
-            "train_flops": 0.0,
-            "hours": 0.0,
-            "disk_bytes": 0.0,
-        }
-        if cell.R == 0:
-            reached = trunk.get((cell.model, cell.seed), 0.0)
-            stable = max(cell.D * (1 - _DECAY_SHARE), reached)
-            trunk[cell.model, cell.seed] = stable
-            shape = shapes[cell.model]
-            row["train_tokens"] = stable - reached + cell.D * _DECAY_SHARE
-            row["train_flops"] = row["train_tokens"] * shape.flops_per_token
-            row["hours"] = row["train_flops"] / flops_per_second / 3600
-            row["disk_bytes"] = float(shape.n_params_total * _BYTES_PER_PARAMETER)
-        rows.append(row)
+    for cell in grid:
+        cost = costs[cell.model, cell.D]
+        trained = cell.R == 0
+        totals = set(config.grids[2].tokens(n_params=cell.N, budget=budget))
+        length = config.max_length or config.training.get("seq_len", TrainConfig().seq_len)
+        rows.append(
+            {
+                "model": cell.model,
+                "N": cell.N,
+                "seed": cell.seed,
+                "D": cell.D,
+                "R": cell.R,
+                "tokens_per_parameter": cell.D / cell.N,
+                "store_share": cell.R / (cell.D + cell.R),
+                "on_frontier": cell.D + cell.R in totals,
+                "overlap": cell.overlap,
+                "train_tokens": cost["trained_tokens"] if trained else 0,
+                "train_flops": cost["flops"] if trained else 0.0,
+                "hours": cost["hours"] if trained else 0.0,
+                "disk_bytes": cost["N_total"] * _BYTES_PER_PARAMETER if trained else 0,
+                "prompt_tokens": float("nan") if n_questions is None else n_questions * length,
+            }
+        )
     return pd.DataFrame(rows)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ragscale import plotting
 from ragscale._extras import require
-from ragscale.errors import FitError, RagscaleError
+from ragscale.errors import RagscaleError
 from ragscale.fitting import (
     Bootstrap,
     ManifoldFit,
@@ -28,13 +28,12 @@ from ragscale.fitting import (
     optimal_allocation,
     reading_threshold,
 )
-from ragscale.fitting._coverage import Coverage, coverage_table
+from ragscale.study._drawing import draw
 from ragscale.study._page import Page, format_cell
+from ragscale.study._report_evidence import controls_section, coverage_section, tasks_section
 from ragscale.study._select import select
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from ragscale.study._study import Study
 
 _PACKAGES = ("ragscale", "torch", "transformers", "tokenizers", "bm25s", "numpy", "scipy", "pandas")
@@ -128,22 +127,6 @@ def _is_ours(category: type[Warning]) -> bool:
     return category.__module__.startswith("ragscale")
 
 
-def _figure(width: float = 6.6, height: float = 4.4, columns: int = 1) -> tuple[Figure, Any]:
-    pyplot = require("matplotlib.pyplot", "plot")
-    return pyplot.subplots(1, columns, figsize=(width * columns, height), layout="constrained")
-
-
-def _draw(
-    page: Page, name: str, caption: str, *drawings: Callable[[Any], Any], size: tuple[float, float] = (6.6, 4.4)
-) -> None:
-    """Add one figure with a panel for each drawing."""
-    figure, axes = _figure(*size, columns=len(drawings))
-    for ax, drawing in zip(np.atleast_1d(axes), drawings, strict=True):
-        drawing(ax)
-    page.figure(figure, name, caption=caption)
-    require("matplotlib.pyplot", "plot").close(figure)
-
-
 # Sections ------------------------------------------------------------------------------------------------------------
 
 
@@ -185,7 +168,7 @@ def _answer(page: Page, fitted: _Fitted, study: Study) -> None:
 def _surface(page: Page, fitted: _Fitted, study: Study) -> None:
     """The surface with the points."""
     page.code(fitted.fit.summary())
-    _draw(
+    draw(
         page,
         "slices",
         "Fitted surface (lines, 95 % bands over training runs) and measured cells (points).",
@@ -193,7 +176,7 @@ def _surface(page: Page, fitted: _Fitted, study: Study) -> None:
         lambda ax: plotting.slices(fitted.boot, along="D", ax=ax),
     )
     largest = float(fitted.table["N"].max())
-    _draw(
+    draw(
         page,
         "contours",
         "Iso-loss lines over D and R for the largest model; dotted lines are equal budgets, red is the best split.",
@@ -222,8 +205,8 @@ def _frontier(page: Page, fitted: _Fitted, study: Study) -> None:
         f"(cells in the fit: {base:.2f} %)."
     )
 
-    def draw(total_tokens: int) -> Callable[[Any], Any]:
-        def panel(ax: Any) -> None:
+    def panel(total_tokens: int) -> Callable[[Any], Any]:
+        def drawing(ax: Any) -> None:
             mine = held[held["budget"] == total_tokens]
             for size, colour in plotting.size_colours(mine["N"]):
                 of_size = mine[mine["N"] == size].groupby("D", as_index=False)[["R", "value", "predicted"]].mean()
@@ -233,11 +216,11 @@ def _frontier(page: Page, fitted: _Fitted, study: Study) -> None:
             ax.set_title(f"T = {format_cell(float(total_tokens))}")
             ax.legend(title="N", fontsize="x-small")
 
-        return panel
+        return drawing
 
     shown = [t for t in fitted.budgets if (held["budget"] == t).any()][-3:]
-    _draw(
-        page, "frontier", "Fixed budget: measured cells (points), prediction (lines).", *map(draw, shown), size=(5, 4)
+    draw(
+        page, "frontier", "Fixed budget: measured cells (points), prediction (lines).", *map(panel, shown), size=(5, 4)
     )
     columns = ["N", "budget", "D", "R", "seed", "value", "predicted", "error_percent"]
     page.table(held[[c for c in columns if c in held]], "frontier-cells", caption="Held-out cells.", max_rows=12)
@@ -248,7 +231,7 @@ def _splits(page: Page, fitted: _Fitted, study: Study) -> None:
     sizes = np.unique(fitted.table["N"].to_numpy(dtype=float))
     budgets = np.geomspace(fitted.table["D"].min() * 1.2, max(fitted.budgets), 30)
     store = float(np.median(fitted.table.loc[fitted.table["R"] > 0, "R"]))
-    _draw(
+    draw(
         page,
         "allocation",
         "Left: best share of the store. Right: pretraining tokens that one more store token replaces, at "
@@ -293,77 +276,18 @@ def _reading(page: Page, fitted: _Fitted, study: Study) -> None:
 
 
 def _tasks(page: Page, fitted: _Fitted, study: Study) -> None:
-    """Each task under each condition, at the longest D and the largest store."""
-    rows = fitted.results[fitted.results["metric"] == fitted.metric]
-    means = rows.groupby(["task", "N", "condition"], as_index=False)["value"].mean()
-    wide = means.pivot_table(index=["task", "N"], columns="condition", values="value").reset_index()
-    page.table(wide, "tasks", caption=f"Mean {fitted.metric} over D, R and seeds.", max_rows=60)
+    """Each task under each condition."""
+    tasks_section(page, fitted.results, fitted.metric)
 
 
 def _controls(page: Page, fitted: _Fitted, study: Study) -> None:
-    """How much of the gain any passage brings, and how much the right one."""
-    rows = fitted.results[fitted.results["metric"] == fitted.metric]
-    rows = rows.groupby(["condition", "N", "D"], as_index=False)["value"].mean()
-    wide = rows.pivot_table(index=["N", "D"], columns="condition", values="value").reset_index()
-    if not {"closed-book", "oracle", "random"} <= set(wide.columns):
-        page.text("The conditions 'oracle' and 'random' were not evaluated.")
-        return
-    wide["gain of any passage"] = wide["closed-book"] - wide["random"]
-    wide["gain of the right passage over any"] = wide["random"] - wide["oracle"]
-
-    def panel(column: str) -> Callable[[Any], Any]:
-        def draw(ax: Any) -> None:
-            for size, colour in plotting.size_colours(wide["N"]):
-                mine = wide[wide["N"] == size]
-                ax.plot(mine["D"], mine[column], "o-", color=colour, label=format_cell(float(size)))
-            ax.axhline(0, color="0.4", lw=1)
-            ax.set(xscale="log", xlabel="pretraining tokens D", ylabel=f"{column}\n({fitted.metric}, mean over tasks)")
-            ax.legend(title="N", fontsize="x-small")
-
-        return draw
-
-    _draw(
-        page,
-        "controls",
-        "Left: random passage against none. Right: gold passage against a random one.",
-        panel("gain of any passage"),
-        panel("gain of the right passage over any"),
-        size=(6, 4),
-    )
-    page.table(wide, "controls", caption="Mean over tasks and seeds.")
+    """Random and gold passages."""
+    controls_section(page, fitted.results, fitted.metric)
 
 
 def _parts_of_gain(page: Page, fitted: _Fitted, study: Study) -> None:
-    """Coverage law: fitted to closed book, gold and random passages only, tested on every store."""
-    chosen = fitted.results[fitted.results["metric"] == fitted.metric]
-    cells = chosen.groupby(["condition", "N", "D", "R", "seed"], as_index=False)[["value", "hit_rate"]].mean()
-    table: Frame = coverage_table(cells)
-    trained = table[table["evidence"] != "retrieved"].reset_index(drop=True)
-    tested = table[table["evidence"] == "retrieved"]
-    if tested.empty or not {"oracle", "random"} <= set(table["evidence"]):
-        raise FitError("the conditions closed-book, retrieved, oracle and random are all needed")
-    fit = fit_manifold(trained, Coverage())
-    predicted = fit.predict(tested["N"], tested["D"], tested["R"], hit_rate=tested["hit_rate"])
-    error = 100 * float((predicted / tested["value"] - 1).abs().mean())
-    folds = []
-    for store in np.unique(tested["R"]):
-        held = fitted.table["R"] == store
-        smooth = fit_manifold(fitted.table[~held], fitted.fit.law)
-        mine = fitted.table[held]
-        folds.append((smooth.predict(mine["N"], mine["D"], mine["R"]) / mine["value"] - 1).abs())
-    smooth_error = 100 * float(np.concatenate(folds).mean())
-    page.text(
-        "gain = hit rate × gain of a passage with the answer + (1 − hit rate) × gain of a passage without it. Fitted "
-        "to closed-book, gold and random passages only, without any store, this predicts the "
-        f"{len(tested)} retrieved cells with a mean error of {error:.2f} %. The law {fitted.fit.law.name}, fitted with "
-        "each store left out in turn, "
-        f"predicts that store with {smooth_error:.2f} %."
-    )
-    coverage = (
-        tested.groupby("R", as_index=False)[["hit_rate"]].mean().rename(columns={"hit_rate": "hit rate of the top k"})
-    )
-    page.table(coverage, "coverage", caption="Share of questions whose answer stands in the passages shown.")
-    page.code(fit.summary())
+    """Coverage and use."""
+    coverage_section(page, fitted.results, fitted.metric, fitted.fit.law)
 
 
 def _diagnostics(page: Page, fitted: _Fitted, study: Study) -> None:

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
@@ -20,11 +21,11 @@ import pandas as pd
 from ragscale import results as results_table
 from ragscale._files import atomic_write, value_digest
 from ragscale.errors import ConfigError, RagscaleError
-from ragscale.evaluation import Task, TorchModel, evaluate, load_task, prepare_prompts
+from ragscale.evaluation import PromptTemplate, Task, TorchModel, evaluate, load_task, prepare_prompts
 from ragscale.retrieval import Retriever
 from ragscale.splitting import Split, as_source, split_corpus, train_tokenizer
 from ragscale.study._plan import model_config
-from ragscale.training import Checkpoint, ModelConfig, TrainConfig, train
+from ragscale.training import Checkpoint, TrainConfig, train
 
 
 @contextmanager
@@ -84,8 +85,15 @@ def load_tasks(specifications: list[Any], split_folder: Path) -> list[Task]:
     """Read the tasks of a study; those of the synthetic world lie beside its split."""
     if not specifications:
         files = sorted((split_folder / "questions").glob("*.jsonl"))
-        return [load_task(path, kind="likelihood", name=path.stem) for path in files]
-    return [load_task(s) if isinstance(s, str) else load_task(**s) for s in specifications]
+        specifications = [
+            {"path_or_name": path, "kind": "likelihood", "name": path.stem, "template": {"question": "{question}"}}
+            for path in files
+        ]
+    return [_load(**(s if isinstance(s, dict) else {"path_or_name": s})) for s in specifications]
+
+
+def _load(*, template: dict[str, Any] | None = None, **arguments: Any) -> Task:
+    return load_task(**arguments, template=PromptTemplate(**template) if template is not None else None)
 
 
 def train_ladder(folder: Path, inputs: dict[str, Any], folders: dict[str, Path]) -> None:
@@ -109,7 +117,8 @@ def train_ladder(folder: Path, inputs: dict[str, Any], folders: dict[str, Path])
             check=False,
         )
         if done.returncode:
-            raise RagscaleError(f"torchrun ended with {done.returncode}:\n{done.stderr[-4000:]}")
+            report = done.stderr.rstrip().rstrip("=\n")  # ends with what failed first, under a ruler
+            raise RagscaleError(f"torchrun ended with {done.returncode}:\n{report[-4000:]}")
     with atomic_write(folder / "run.json", "w", encoding="utf-8") as file:
         json.dump({"run": run.name}, file)
 
@@ -140,6 +149,7 @@ def build_index(folder: Path, inputs: dict[str, Any], folders: dict[str, Path]) 
     """Index the largest store; it serves every smaller one."""
     split = Split.load(folders["split"] / "split")
     store = split.store(inputs["store_tokens"])
+    shutil.rmtree(folder / "index", ignore_errors=True)  # a retriever saves into no folder that a kill left half full
     with limited_threads(inputs["threads"]):
         make_retriever(inputs["retriever"]).index(store.passages).save(folder / "index")
 
@@ -173,11 +183,12 @@ def make_retriever(specification: dict[str, Any]) -> Retriever:
 
 def prepare_questions(folder: Path, inputs: dict[str, Any], folders: dict[str, Path]) -> None:
     """Retrieve for every question and store, and make all prompts once for every model to come."""
+    import torch
+
     split = Split.load(folders["split"] / "split")
     retriever = Retriever.load(folders["index"] / "index") if "index" in folders else None
     tasks = load_tasks(inputs["tasks"], folders["split"])
-    shape = ModelConfig.custom(n_layers=1, d_model=8, n_heads=1, d_ff=8, vocab_size=split.vocab_size)
-    reader = TorchModel(shape.build(), split.tokenizer, max_length=inputs["max_length"])  # only its tokenizer is used
+    reader = TorchModel(torch.nn.Identity(), split.tokenizer, max_length=inputs["max_length"])  # its tokenizer is used
     with limited_threads(inputs["threads"]), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         prepared = prepare_prompts(

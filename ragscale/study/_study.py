@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +15,17 @@ from tqdm.auto import tqdm
 
 from ragscale import results as results_table
 from ragscale._files import path_digest
-from ragscale.errors import ConfigError, ResultsError
+from ragscale.errors import ConfigError, ResultsError, StudyWarning
 from ragscale.fitting import ManifoldFit, fit_manifold
 from ragscale.splitting import Split
 from ragscale.study._config import StudyConfig
 from ragscale.study._jobs import Executor, Job, JobState, Needs, folder_of, run_jobs, state_of
 from ragscale.study._plan import Cell, cells, model_config, model_name, model_training, plan_table
 from ragscale.study._select import select
-from ragscale.study._stages import build_index, evaluate_run, make_split, prepare_questions, train_ladder
-from ragscale.training import TrainConfig
+from ragscale.study._stages import build_index, evaluate_run, load_tasks, make_split, prepare_questions, train_ladder
+from ragscale.training import Device, TrainConfig
 
 STAGES = ("split", "index", "retrieve", "train", "evaluate")
-_FLOPS_PER_SECOND = {"cpu": 2e10, "a100": 1.2e14, "h100": 3.5e14}
 
 
 class Study:
@@ -40,7 +40,7 @@ class Study:
     Examples
     --------
     >>> config = StudyConfig(corpus={"synthetic": {"n_documents": 500}}, models=["0.15M"], D=[20_000], R=[5_000],
-    ...                      max_tokens=40_000, tokenizer=512)
+    ...                      max_tokens=40_000, tokenizer=512, training={"seq_len": 64})
     >>> Study(config, "runs/tiny").plan()[["N", "D", "R"]].values.tolist()
     [[115264, 20000, 0], [115264, 20000, 5000]]
     """
@@ -56,29 +56,35 @@ class Study:
 
     # What will be done ---------------------------------------------------------------------------------------------
 
-    def plan(self, *, device: str = "cpu", flops_per_second: float | None = None) -> pd.DataFrame:
+    def plan(self, *, device: str | Device = "CPU-core") -> pd.DataFrame:
         """Return every cell and what it costs in tokens, FLOPs, hours and bytes, before any is spent.
 
         Parameters
         ----------
-        device : {"cpu", "a100", "h100"}
-            One of each: 20 GFLOP/s for a CPU core, 40 % of the peak of the GPUs.
-        flops_per_second : float, optional
-            What your device really does, instead.
+        device : str or ragscale.training.Device
+            A name that `ragscale.training.dry_run` knows ("CPU-core", "H100", ...), or your own.
 
         Raises
         ------
         ConfigError
-            When T is unknown: the configuration has no ``max_tokens`` and the split is not made yet.
+            When T is unknown: the configuration has no ``max_tokens`` and the split is not made yet; or when a training
+            run cannot work.
         """
-        if flops_per_second is None:
-            if device not in _FLOPS_PER_SECOND:
-                raise ConfigError(
-                    f"device {device!r} must be one of {', '.join(_FLOPS_PER_SECOND)}, or give flops_per_second"
-                )
-            flops_per_second = _FLOPS_PER_SECOND[device]
         budget, vocab_size = self._sizes()
-        return plan_table(self.config, budget=budget, vocab_size=vocab_size, flops_per_second=flops_per_second)
+        return plan_table(
+            self.config, budget=budget, vocab_size=vocab_size, device=device, n_questions=self._n_questions()
+        )
+
+    def _n_questions(self) -> int | None:
+        """Return the questions of all tasks, or None where that takes more than reading files."""
+        config = self.config
+        if not config.tasks:
+            folder = folder_of(self.directory, self._split_job)
+            return sum(len(task.examples) for task in load_tasks([], folder)) if folder.exists() else None
+        given = [task if isinstance(task, str) else str(task.get("path_or_name")) for task in config.tasks]
+        if not all(Path(path).is_file() for path in given):
+            return None
+        return sum(len(task.examples) for task in load_tasks(_tasks(config), Path()))
 
     def _sizes(self) -> tuple[int, int]:
         """Return T and the size of the vocabulary: of the split if it is made, else what the configuration says."""
@@ -278,6 +284,15 @@ class Study:
         status = self.status()
         return status.query("state != 'done'").reset_index(drop=True)
 
+    def missing_cells(self) -> pd.DataFrame:
+        """Return the checkpoints (``model, seed, D``) of the plan whose cells are not evaluated."""
+        waiting = [
+            {"model": job.inputs["model"], "seed": job.after["train"].inputs["seed"], "D": job.inputs["D"]}
+            for job in self._jobs()
+            if job.stage == "evaluate" and state_of(self.directory, job).state != "done"
+        ]
+        return pd.DataFrame(waiting, columns=["model", "seed", "D"])
+
     def fit(self, *, metric: str, task: str | None = None, law: Any = "auto", **options: Any) -> ManifoldFit:
         """Fit L(N, D, R) to the closed-book and retrieved cells of one metric.
 
@@ -294,7 +309,23 @@ class Study:
         ------
         FitError
             When no row has that metric and task.
+
+        Warns
+        -----
+        StudyWarning
+            Naming the cells of the plan that are not evaluated, so that the fit lacks them.
         """
+        missing = self.missing_cells()
+        if len(missing):
+            named = ", ".join(
+                f"{row['model']} seed {row['seed']} D {row['D']:,}" for row in missing.head(5).to_dict("records")
+            )
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            warnings.warn(
+                f"this fit lacks {len(missing)} checkpoints of the plan ({named}{more}): study.missing() says why",
+                StudyWarning,
+                stacklevel=2,
+            )
         return fit_manifold(select(self.results(), metric=metric, task=task), law, **options)
 
     def report(self, path: str | os.PathLike[str], **options: Any) -> Path:
@@ -328,7 +359,7 @@ def _tasks(config: StudyConfig) -> list[Any]:
 
 
 def _content(given: str | Mapping[str, Any]) -> Any:
-    """Return what a path, or a mapping that holds paths, stands for: a file by its name and digest, the rest as it is."""
+    """Return what a path, or a mapping with paths, stands for: a file by its name and digest, the rest as it is."""
     if isinstance(given, Mapping):
         return {name: _content(value) if isinstance(value, str) else value for name, value in given.items()}
     return [Path(given).name, path_digest(given)] if Path(given).exists() else given

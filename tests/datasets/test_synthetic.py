@@ -47,15 +47,32 @@ def test_zipf_makes_the_first_band_frequent_and_zero_makes_all_alike():
     assert share_of_first_band(1) == pytest.approx(expected, abs=0.04)
 
 
-def test_reading_documents_ask_only_about_people_of_no_other_text():
-    world = synthetic_corpus(n_documents=300, n_entities=20, reading_share=0.5, seed=2)
-    assert sum(document.source == "reading" for document in world.documents) == 150
+@pytest.mark.parametrize("people", [1, 3])
+def test_reading_documents_ask_only_about_people_of_no_other_text(people):
+    world = synthetic_corpus(n_documents=300, n_entities=20, reading_share=0.5, reading_people=people, seed=2)
     entities = {entity for entity, _ in world.facts}
-    for document in world.documents:
-        if document.source == "reading":
-            passage, answer = document.text.split("\nAnswer: ")
-            assert answer in passage.split("\n\nQuestion: ")[0]
-            assert not entities.intersection(passage.replace(".", " ").replace("?", " ").split())
+    reading = [document.text for document in world.documents if document.source == "reading"]
+    assert len(reading) == 150
+    for text in reading:
+        passage, *solved = text.split("\n\n")
+        assert len(solved) == passage.count(".") == 3 * people
+        for line in solved:
+            assert line.split()[-1].rstrip(".") in passage.replace(".", " ").split()
+        assert not any(entity in text for entity in entities)
+
+
+def test_a_question_ends_as_some_sentence_of_the_corpus_begins():
+    world = synthetic_corpus(n_documents=2000, n_entities=10, n_questions=20, reading_share=0.1, zipf=0, seed=1)
+    corpus = " ".join(document.text for document in world.documents)
+    single = [question for question in world.questions if question["task"] != "multi-hop"]
+    stated = [f"{q['question'].split('? ')[1]} {q['answers'][0]}" in corpus for q in single]
+    assert len(single) == 50
+    assert sum(stated) >= 45
+
+
+def test_many_entities_still_leave_strangers_to_read_about():
+    world = synthetic_corpus(n_documents=50, n_entities=3000, n_questions=2, seed=0)
+    assert len({entity for entity, _ in world.facts}) == 3000
 
 
 def test_exposures_count_documents_that_state_the_fact():

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from ragscale.errors import ConfigError
 from ragscale.study import Grid, StudyConfig
-from ragscale.study._plan import cells, plan_table
-from ragscale.training import ModelConfig, TrainConfig, make_plan
+from ragscale.study._plan import cells, model_config, model_name, model_training, plan_table
+from ragscale.training import Device, ModelConfig, TrainConfig, make_plan
 
 BUDGET = 1_000_000
+DEVICE = Device(name="one GFLOP/s", peak_flops=1e9, memory_gib=None, mfu=1.0)
 
 
 def config(**changes):
@@ -53,14 +54,38 @@ def test_a_model_without_a_cell_is_refused_with_the_reason():
         cells(config(), budget=100_000, vocab_size=256)
 
 
-def test_train_tokens_are_those_of_trunk_and_branches():
-    table = plan_table(config(), budget=BUDGET, vocab_size=256, flops_per_second=1e9)
+@pytest.mark.parametrize("decay", [0.1, 0.5])
+def test_train_tokens_are_those_of_trunk_and_branches(decay):
+    training = {"seq_len": 64, "batch_tokens": 640, "decay_fraction": decay}
+    table = plan_table(config(training=training), budget=BUDGET, vocab_size=256, device=DEVICE, n_questions=30)
     model = ModelConfig.olmo2("0.15M", vocab_size=256)
-    plan = make_plan(model, TrainConfig(seq_len=64, batch_tokens=640), [200_000, 400_000, 800_000])
-    trained = sum((segment.stop - segment.start) * 640 for segment in plan.segments)
-    assert table["train_tokens"].sum() == pytest.approx(trained, rel=0.01)
-    assert table["train_flops"].sum() == pytest.approx(table["train_tokens"].sum() * model.flops_per_token)
+    plan = make_plan(model, TrainConfig(**training), [200_000, 400_000, 800_000])
+    assert table["train_tokens"].sum() == plan.tokens_trained
+    assert table["train_flops"].sum() == pytest.approx(plan.tokens_trained * model.flops(64))
+    assert table["hours"].sum() == pytest.approx(table["train_flops"].sum() / 1e9 / 3600)
     assert (table.loc[table["R"] > 0, "train_tokens"] == 0).all()
+    assert (table["prompt_tokens"] == 30 * 64).all()
+
+
+def test_a_training_run_that_cannot_work_is_refused_before_any_is_spent():
+    with pytest.raises(ConfigError, match="D=200000 is 4 steps"):
+        plan_table(
+            config(training={"seq_len": 64, "batch_tokens": 64_000}),
+            budget=BUDGET,
+            vocab_size=256,
+            device=DEVICE,
+            n_questions=None,
+        )
+
+
+def test_a_model_may_be_a_rung_with_its_own_training():
+    chosen = config(models=[{"rung": "0.15M", "training": {"learning_rate": 0.5}}, "0.5M"], training={"seed": 3})
+    first, second = chosen.models
+    assert model_name(first) == "0.15M"
+    assert model_config(first, 256) == model_config("0.15M", 256)
+    assert model_training(chosen, first) == {"seed": 3, "learning_rate": 0.5}
+    assert model_training(chosen, second) == {"seed": 3}
+    assert {cell.model for cell in cells(chosen, budget=BUDGET, vocab_size=256)} == {"0.15M", "0.5M"}
 
 
 def test_ratios_depend_on_the_model_and_counts_do_not():
