@@ -24,7 +24,7 @@ import torch
 
 import ragscale as rs
 from ragscale._files import atomic_write
-from ragscale.fitting import Coverage, coverage_table
+from ragscale.fitting import Coverage, Interaction, Log1p, ScalingLaw, coverage_table
 from ragscale.study import Study, StudyConfig, select
 from ragscale.study._report_evidence import gains
 
@@ -46,7 +46,13 @@ QUESTIONS = {
 }
 CHOICE = ("piqa",)
 POOLS = {"triviaqa-random": "random", "triviaqa-absent": "none", "sciq": "any", "piqa": "any"}
-LAWS = ("chinchilla", "log1p", "power", "hill", "rpower", "log_ratio", "interaction", "multiplicative", "coverage")
+LAWS = {
+    **{name: name for name in ("chinchilla", "log1p", "power", "hill", "rpower", "log_ratio", "multiplicative")},
+    "log1p + offset": Log1p(offset=True),
+    "interaction": "interaction",
+    "interaction(N, D) + offset": Interaction(scale_D=True, offset=True),
+    "coverage": Coverage(),
+}
 
 
 def lines(path: Path) -> list[dict]:
@@ -139,15 +145,15 @@ def held_out(table: pd.DataFrame, parts: pd.DataFrame | None) -> pd.DataFrame:
     base = closed.reindex(keys).to_numpy()
     gain = base - held["value"].to_numpy()
     rows = []
-    for name in LAWS:
+    for name, law in LAWS.items():
         if name == "coverage":
             if parts is None:
                 continue
-            fit = rs.fit_manifold(parts, Coverage())
+            fit = rs.fit_manifold(parts, law)
             predicted = fit.predict(held["N"], held["D"], held["R"], hit_rate=held["hit_rate"])
             without = fit.predict(held["N"], held["D"], 0 * held["R"], hit_rate=0 * held["hit_rate"])
         else:
-            fit = rs.fit_manifold(seen, name)
+            fit = rs.fit_manifold(seen, law)
             predicted = fit.predict(held["N"], held["D"], held["R"])
             without = fit.predict(held["N"], held["D"], 0 * held["R"])
         off = predicted / held["value"].to_numpy() - 1
@@ -166,7 +172,7 @@ def held_out(table: pd.DataFrame, parts: pd.DataFrame | None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def best_splits(table: pd.DataFrame, law: str) -> pd.DataFrame:
+def best_splits(table: pd.DataFrame, law: ScalingLaw) -> pd.DataFrame:
     """Return the best D among those measured on each fixed budget: measured, and by a law that never saw the budget."""
     seen = table[table["budget"].isna()]
     fit = rs.fit_manifold(seen, law)
@@ -191,7 +197,7 @@ def best_splits(table: pd.DataFrame, law: str) -> pd.DataFrame:
 def samples_of(study: Study, task: str) -> pd.DataFrame:
     """Return the questions of one task, one row for each checkpoint, condition and store."""
     rows = []
-    for folder in sorted((study.directory / "stages").glob("evaluate-*")):
+    for folder in sorted(path.parent for path in (study.directory / "stages").glob("evaluate-*/done.json")):
         done = json.loads((folder / "done.json").read_text())["inputs"]
         (line,) = {
             (r["N"], r["D"], r["seed"]) for r in map(json.loads, (folder / "results.jsonl").read_text().splitlines())
@@ -266,7 +272,7 @@ def publish(study: Study, work: Path) -> None:
         errors = held_out(mine, parts)
         print(f"\n{task}: fixed-budget cells held out of the fit\n{errors.round(4).to_string(index=False)}")
         numbers[f"{task}: held out"] = errors.to_dict("records")
-        splits = best_splits(mine, "interaction")
+        splits = best_splits(mine, LAWS["interaction(N, D) + offset"])
         print(splits.to_string(index=False))
         numbers[f"{task}: best splits"] = splits.to_dict("records")
     effect = memory_and_search(study, work / "questions" / "squad.jsonl")

@@ -7,6 +7,7 @@ goes on from there. So a run that was killed anywhere continues when it is start
 
 from __future__ import annotations
 
+import concurrent.futures
 import fcntl
 import shutil
 import time
@@ -122,18 +123,27 @@ def do_job(root: str, key: str, function: JobFunction, inputs: dict[str, Any], p
     The arguments are plain data, so that every executor can carry them to another machine.
     """
     folder = Path(root) / "stages" / key
-    if (folder / "done.json").exists():
-        return True
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "failed.json").unlink(missing_ok=True)
-    started = time.perf_counter()
-    try:
-        function(folder, inputs, {name: Path(root) / "stages" / parent for name, parent in parents.items()})
-    except Exception:  # noqa: BLE001 - whatever failed is written down and reported; the other jobs go on
-        _record(folder / "failed.json", key, inputs, started, error=traceback.format_exc())
-        return False
-    _record(folder / "done.json", key, inputs, started, error="")
-    return True
+    with _only_worker(folder):
+        if (folder / "done.json").exists():
+            return True
+        (folder / "failed.json").unlink(missing_ok=True)
+        started = time.perf_counter()
+        try:
+            function(folder, inputs, {name: Path(root) / "stages" / parent for name, parent in parents.items()})
+        except Exception:  # noqa: BLE001 - whatever failed is written down and reported; the other jobs go on
+            _record(folder / "failed.json", key, inputs, started, error=traceback.format_exc())
+            return False
+        _record(folder / "done.json", key, inputs, started, error="")
+        return True
+
+
+@contextmanager
+def _only_worker(folder: Path) -> Iterator[None]:
+    """Hold a job's lock; wait for a worker that outlived its killed run, whose work is then taken over."""
+    with open(folder / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _record(path: Path, key: str, inputs: dict[str, Any], started: float, *, error: str) -> None:
@@ -166,46 +176,54 @@ def run_jobs(
     list of JobState
         In the order given. A failed job does not stop the others; those that build on it are ``"blocked"``.
     """
-    jobs = list({job.key: job for job in jobs}.values())
-    states = {job.key: state_of(root, job).state for job in jobs}
+    by_key = {
+        job.key: job for job in jobs
+    }  # a key is the digest of everything before it: not to be asked for in a loop
+    parents = {key: {name: parent.key for name, parent in job.after.items()} for key, job in by_key.items()}
+    states = {key: state_of(root, job).state for key, job in by_key.items()}
     states = {key: "done" if state == "done" else "waiting" for key, state in states.items()}  # failed ones: again
     running: dict[str, Future] = {}
     choose = executor if callable(executor) and not hasattr(executor, "submit") else lambda needs: executor
 
     def changed() -> None:
         if on_change is not None:
-            on_change([state_of(root, job) for job in jobs])
+            on_change([state_of(root, job) for job in by_key.values()])
 
     with _only_run(root):
         changed()
         while True:
-            for job in jobs:
-                if states[job.key] != "waiting":
+            for key, job in by_key.items():
+                if states[key] != "waiting":
                     continue
-                before = [states[parent.key] for parent in job.after.values()]
+                before = [states[parent] for parent in parents[key].values()]
                 if any(state in {"failed", "blocked"} for state in before):
-                    states[job.key] = "blocked"
+                    states[key] = "blocked"
                 elif all(state == "done" for state in before):
-                    parents = {name: parent.key for name, parent in job.after.items()}
-                    arguments = (str(root), job.key, job.function, {**job.inputs, **job.paths}, parents)
+                    arguments = (str(root), key, job.function, {**job.inputs, **job.paths}, parents[key])
                     chosen = choose(job.needs)
                     if chosen is None:
-                        states[job.key] = "done" if do_job(*arguments) else "failed"
+                        states[key] = "done" if do_job(*arguments) else "failed"
                         changed()
                     else:
-                        states[job.key] = "running"
-                        running[job.key] = chosen.submit(do_job, *arguments)
+                        states[key] = "running"
+                        running[key] = _submitted(chosen, arguments)
             for key in [key for key, future in running.items() if future.done()]:
                 states[key] = "done" if _succeeded(root, key, running.pop(key)) else "failed"
                 changed()
-            if not running and not _can_go_on(jobs, states):
-                return [state_of(root, job) for job in jobs]
+            if not running and "waiting" not in states.values():
+                return [state_of(root, job) for job in by_key.values()]
             if running:
                 time.sleep(_POLL_SECONDS)
 
 
-def _can_go_on(jobs: list[Job], states: dict[str, str]) -> bool:
-    return any(states[job.key] == "waiting" for job in jobs)
+def _submitted(executor: Any, arguments: tuple[Any, ...]) -> Future:
+    """Submit a job; an executor that refuses, like a pool that lost a worker, fails its jobs, not the study."""
+    try:
+        return executor.submit(do_job, *arguments)
+    except Exception as error:  # noqa: BLE001
+        refused: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        refused.set_exception(error)
+        return refused
 
 
 def _succeeded(root: Path, key: str, future: Future) -> bool:
@@ -226,7 +244,7 @@ def _only_run(root: Path) -> Iterator[None]:
     root.mkdir(parents=True, exist_ok=True)
     with open(root / ".lock", "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, workers forked meanwhile do not share it
         except BlockingIOError as error:
             raise ConfigError(f"another run of the study in {root} is going on: wait for it, or stop it") from error
         yield

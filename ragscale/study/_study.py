@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import sys
 import warnings
@@ -53,6 +54,12 @@ class Study:
         return (
             f"Study({len(self.config.models)} models, {os.fspath(self.directory)!r}, config {self.config.digest[:12]})"
         )
+
+    def _repr_html_(self) -> str:
+        status = self.status()
+        counts = status.groupby(["stage", "state"], sort=False)["seconds"].agg(["size", "sum"]).reset_index()
+        counts.columns = ["stage", "state", "jobs", "seconds"]
+        return f"<p>{html.escape(repr(self))}</p>{counts.round(1).to_html(index=False, na_rep='')}"
 
     # What will be done ---------------------------------------------------------------------------------------------
 
@@ -278,6 +285,22 @@ class Study:
         order = ["task", "metric", "condition", "N", "D", "R", "seed"]
         table = pd.concat(tables, ignore_index=True).sort_values(by=order, kind="stable", ignore_index=True)
         return pd.DataFrame(table)
+
+    def coverage(self) -> pd.DataFrame:
+        """Return how often the passages shown, and the whole store, hold an answer: it needs no model.
+
+        One row for each task, condition and store R: ``n_questions, n_left_out``, ``hit_rate`` (of the k passages in
+        the prompt) and ``answer_in_store``.
+
+        Raises
+        ------
+        ResultsError
+            When the prompts are not made yet.
+        """
+        (job,) = [job for job in self._jobs() if job.stage == "retrieve"]
+        if state_of(self.directory, job).state != "done":
+            raise ResultsError("nothing is retrieved yet: study.run(until='retrieve') is enough")
+        return pd.read_csv(folder_of(self.directory, job) / "coverage.csv")
 
     def missing(self) -> pd.DataFrame:
         """Return the jobs that are not done, with what stopped them."""

@@ -4,8 +4,17 @@ import json
 import sys
 from pathlib import Path
 
+from torch.distributed.elastic.multiprocessing.errors import record
+
 from ragscale.study._stages import train_here
 
+
+@record  # torchrun ends its report with the traceback of the process that failed first
+def main(arguments: str) -> None:
+    """Train with the arguments that the study's job gave as JSON."""
+    given = json.loads(arguments)
+    train_here(Path(given["run"]), given["inputs"], Path(given["split"]))
+
+
 if __name__ == "__main__":
-    arguments = json.loads(sys.argv[1])
-    train_here(Path(arguments["run"]), arguments["inputs"], Path(arguments["split"]))
+    main(sys.argv[1])

@@ -1,11 +1,15 @@
 """Jobs run once, in order, anywhere; what fails is written down and does not stop the rest."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.thread import ThreadPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
+from threading import Timer
 
 import pytest
 import small_jobs
@@ -77,6 +81,14 @@ def test_a_worker_that_dies_fails_its_job_only(tmp_path):
     assert states["bottom"].state == "blocked"
 
 
+def test_a_pool_that_broke_fails_the_jobs_that_come_after_and_not_the_run(tmp_path):
+    jobs = [*diamond(tmp_path / "trace"), *diamond(tmp_path / "other", middle=small_jobs.die)]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        states = run_jobs(tmp_path / "study", jobs, executor)
+    assert {"failed", "blocked"} <= {state.state for state in states}
+    assert {state.state for state in run_jobs(tmp_path / "study", jobs[:4])} == {"done"}, "and the next run goes on"
+
+
 def test_keys_change_with_inputs_and_with_everything_before_and_not_with_needs(tmp_path):
     keys = [job.key for job in diamond(tmp_path / "trace")]
     assert keys == [job.key for job in diamond(tmp_path / "trace")]
@@ -102,6 +114,51 @@ def test_forgotten_jobs_run_again(tmp_path):
     forget(tmp_path, jobs[:1])
     run_jobs(tmp_path, jobs)
     assert (tmp_path / "trace").read_text().split().count("bottom") == 2
+
+
+def test_a_worker_that_outlives_its_killed_run_is_waited_for_and_its_work_taken_over(tmp_path):
+    inputs = {"name": "slow", "value": 1, "trace": str(tmp_path / "trace"), "allowed": str(tmp_path / "allowed")}
+    job = Job(stage="add", label="slow", function=small_jobs.add_when_allowed, inputs=inputs)
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(small_jobs.__file__).parent)!r})
+import small_jobs
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from ragscale.study._jobs import Job, run_jobs
+job = Job(stage="add", label="slow", function=small_jobs.add_when_allowed, inputs={inputs!r})
+run_jobs(Path({str(tmp_path / "study")!r}), [job], ProcessPoolExecutor(1, mp_context=get_context("fork")))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    while not (tmp_path / "trace").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()  # the parent alone; its forked worker lives on
+    process.wait()
+    allow = Timer(0.3, (tmp_path / "allowed").touch)
+    allow.start()
+    try:
+        assert [state.state for state in run_jobs(tmp_path / "study", [job])] == ["done"]
+        assert allow.finished.is_set()
+    finally:
+        allow.join()
+        os.killpg(process.pid, signal.SIGKILL)
+    assert (tmp_path / "trace").read_text().split() == ["slow"]
+
+
+def test_a_pool_that_forked_its_workers_during_one_run_serves_the_next(tmp_path):
+    code = f"""
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from ragscale.study._jobs import _only_run
+with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+    for _ in range(2):
+        with _only_run(Path({str(tmp_path)!r})):
+            pool.submit(int).result()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_two_runs_of_one_study_at_a_time_are_refused_and_a_killed_one_leaves_no_lock(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 
@@ -23,6 +24,13 @@ def fail_until_allowed(folder, inputs, folders):
     if not Path(inputs["allowed"]).exists():
         raise FileNotFoundError(inputs["allowed"])
     add(folder, inputs, folders)
+
+
+def add_when_allowed(folder, inputs, folders):
+    """Enter at once, and go on when a file exists."""
+    add(folder, inputs, folders)
+    while not Path(inputs["allowed"]).exists():
+        time.sleep(0.02)
 
 
 def die(folder, inputs, folders):
