@@ -46,6 +46,8 @@ QUESTIONS = {
 }
 CHOICE = ("piqa",)
 POOLS = {"triviaqa-random": "random", "triviaqa-absent": "none", "sciq": "any", "piqa": "any"}
+CHECKPOINT = ["N", "D", "seed"]
+FIXED = ("oracle", "random")
 LAWS = {
     **{name: name for name in ("chinchilla", "log1p", "power", "hill", "rpower", "log_ratio", "multiplicative")},
     "log1p + offset": Log1p(offset=True),
@@ -209,38 +211,98 @@ def samples_of(study: Study, task: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["N", "D", "seed", "model", "id", "condition", "R", "nll", "hit"])
 
 
-def memory_and_search(study: Study, questions: Path) -> pd.DataFrame:
-    """Compare, for the same questions, having trained on the article with having it in the store.
+def evidence_gains(samples: pd.DataFrame) -> pd.DataFrame:
+    """Return the retrieved questions with their gain over the random passage of the same question and checkpoint."""
+    keys = [*CHECKPOINT, "id"]
+    random = samples[samples["condition"] == "random"].drop_duplicates(keys).set_index(keys)["nll"]
+    rows = samples[samples["condition"] == "retrieved"]
+    gain = random.reindex(pd.MultiIndex.from_frame(rows[keys])).to_numpy() - rows["nll"]
+    return rows.assign(gain=gain, hit=rows["hit"].astype(bool))
 
-    A question's loss is taken relative to the mean of its checkpoint and condition, and averaged over the checkpoints
-    that have (not) read its article, or whose store has (not) got it; the difference is averaged over questions that
-    have both.
+
+def hits_and_misses(samples: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
+    """Return the gains of hits and misses by N and D, and how well they predict the stores of 600,000 tokens and more.
+
+    g_gold is the gold passage's gain over the random one. The miss is taken to be a random passage (gain 0 here), or
+    what misses gained with the stores of up to 300,000 tokens of the same checkpoint.
+    """
+    rows = evidence_gains(samples)
+    keys = [*CHECKPOINT, "id"]
+    by_hit = rows.groupby(["N", "D", "hit"])["gain"].mean().unstack("hit").reset_index()
+    by_hit.columns = ["N", "D", "miss", "hit"]
+    fixed = {c: samples[samples["condition"] == c].drop_duplicates(keys).set_index(keys)["nll"] for c in FIXED}
+    gold = (fixed["random"] - fixed["oracle"]).groupby(CHECKPOINT).mean()
+    missed = rows[(rows["R"] <= 300_000) & ~rows["hit"]].groupby(CHECKPOINT)["gain"].mean()
+    cells = rows[rows["R"] >= 600_000].groupby([*CHECKPOINT, "R"]).agg(gain=("gain", "mean"), h=("hit", "mean"))
+    cells = cells.reset_index()
+    index = pd.MultiIndex.from_frame(cells[CHECKPOINT])
+    found = cells["h"] * gold.reindex(index).to_numpy()
+    predictions = {
+        "a miss is a random passage": found,
+        "a miss is a miss of a small store": found + (1 - cells["h"]) * missed.reindex(index).to_numpy(),
+    }
+    measured = cells["gain"]
+    scores = {
+        name: {
+            "cells": len(cells),
+            "measured": float(measured.mean()),
+            "sd": float(measured.std()),
+            "predicted": float(value.mean()),
+            "rmse": float(np.sqrt(((value - measured) ** 2).mean())),
+            "correlation": float(value.corr(measured)),
+        }
+        for name, value in predictions.items()
+    }
+    return by_hit, scores
+
+
+def within_effect(
+    rows: pd.DataFrame, value: str, treated: str, units: list[str], cells: list[str]
+) -> tuple[float, float]:
+    """Return the effect of a treatment with fixed effects of units and cells, and its error clustered by article."""
+    data = rows[[value, treated]].astype(float)
+    groups = [rows.groupby(names).ngroup().to_numpy() for names in (units, cells)]
+    for _ in range(500):
+        before = data[treated].copy()
+        for group in groups:
+            data -= data.groupby(group).transform("mean")
+        if (data[treated] - before).abs().max() < 1e-9:
+            break
+    square = float((data[treated] ** 2).sum())
+    effect = float((data[treated] * data[value]).sum()) / square
+    scores = (data[treated] * (data[value] - effect * data[treated])).groupby(rows["article"].to_numpy()).sum()
+    n = len(scores)
+    return effect, float(np.sqrt((scores**2).sum() * n / (n - 1))) / square
+
+
+def memory_and_search(study: Study, samples: pd.DataFrame, questions: Path) -> pd.DataFrame:
+    """Compare having trained on a question's article with having the article in the store, by N.
+
+    Trained on it: the closed book's loss, within questions and within checkpoints. In the store: the gain over the
+    random passage, within (question, checkpoint) and within (checkpoint, store). The permutation decides both.
     """
     gold = {r["id"]: r["gold_doc_ids"][0] for r in map(json.loads, questions.read_text().splitlines())}
-    rows = list(study.split.document_rows())
-    ends = dict(zip((r["id"] for r in rows), np.cumsum([r["n_tokens"] for r in rows]), strict=True))
-    samples = samples_of(study, "squad")
-    samples = samples[samples["id"].map(gold).isin(ends)]
-    end = samples["id"].map(gold).map(ends)
-    start = end - samples["id"].map(gold).map({r["id"]: r["n_tokens"] for r in rows})
-    total = study.split.n_tokens
-    cell = ["N", "D", "seed", "condition", "R"]
-    samples = samples.assign(
-        relative=samples["nll"] - samples.groupby(cell)["nll"].transform("mean"),
-        read=end <= samples["D"],
-        stored=(start >= total - samples["R"]) & (samples["R"] > 0),
-    )
+    documents = list(study.split.document_rows())
+    tokens = pd.Series({document["id"]: document["n_tokens"] for document in documents})
+    ends = tokens.cumsum()
+    samples = samples.assign(article=samples["id"].map(gold))
+    samples = samples[samples["article"].isin(ends.index)]
+    end = samples["article"].map(ends)
+    start = end - samples["article"].map(tokens)
+    samples = samples.assign(read=end <= samples["D"], stored=start >= study.split.n_tokens - samples["R"])
     found = []
     for n, mine in samples.groupby("N"):
-        row = {"N": int(n)}
-        closed = mine[mine["condition"] == "closed-book"]
-        retrieved = mine[mine["condition"] == "retrieved"]
-        for name, chosen, flag in (("trained on it", closed, "read"), ("in the store", retrieved, "stored")):
-            means = chosen.pivot_table(index="id", columns=flag, values="relative")
-            effect = (means[False] - means[True]).dropna()
-            row[f"gain, {name}"] = float(effect.mean())
-            row[f"stderr, {name}"] = float(effect.std() / np.sqrt(len(effect)))
-            row[f"questions, {name}"] = len(effect)
+        closed = mine[mine["condition"] == "closed-book"].assign(gain=lambda rows: -rows["nll"])
+        retrieved = evidence_gains(mine)
+        row: dict = {"N": int(n), "articles": mine["article"].nunique()}
+        for least in (0, 2_000_000):
+            label = "all D" if not least else "D >= 2M"
+            part = closed[closed["D"] >= least]
+            read = within_effect(part, "gain", "read", ["id"], CHECKPOINT)
+            part = retrieved[retrieved["D"] >= least]
+            stored = within_effect(part, "gain", "stored", ["id", *CHECKPOINT], [*CHECKPOINT, "R"])
+            row |= {f"trained on it, {label}": read[0], f"its error, {label}": read[1]}
+            row |= {f"in the store, {label}": stored[0], f"error in the store, {label}": stored[1]}
         found.append(row)
     return pd.DataFrame(found)
 
@@ -275,13 +337,22 @@ def publish(study: Study, work: Path) -> None:
         splits = best_splits(mine, LAWS["interaction(N, D) + offset"])
         print(splits.to_string(index=False))
         numbers[f"{task}: best splits"] = splits.to_dict("records")
-    effect = memory_and_search(study, work / "questions" / "squad.jsonl")
+    samples = samples_of(study, "squad")
+    by_hit, numbers["hits and misses"] = hits_and_misses(samples)
+    numbers["gain over a random passage"] = by_hit.to_dict("records")
+    print(by_hit.round(4).to_string(index=False), json.dumps(numbers["hits and misses"], indent=1), sep="\n")
+    effect = memory_and_search(study, samples, work / "questions" / "squad.jsonl")
     print(effect.round(4).to_string(index=False))
     numbers["memory and search"] = effect.to_dict("records")
     with atomic_write(HERE / "results" / "wiki_study.json", "w", encoding="utf-8") as file:
         json.dump(numbers, file, indent=1)
     pictures(results, HERE.parent / "docs" / "_static" / "studies")
     study.report(HERE.parent / "docs" / "_static" / "studies" / "ragscale-wiki.html", task="squad", law="interaction")
+
+
+def tick_tokens(ax, tokens) -> None:
+    ax.set_xticks(list(tokens), labels=[f"{count / 1e6:g}M" for count in tokens])
+    ax.minorticks_off()
 
 
 def pictures(results: pd.DataFrame, out: Path) -> None:
@@ -301,28 +372,38 @@ def pictures(results: pd.DataFrame, out: Path) -> None:
     axes[0].set(xscale="log", xlabel="pretraining tokens D", ylabel="nats per answer token", title="SQuAD, closed book")
     axes[0].legend(title="N", fontsize="small")
     found = gains(results, "nll_per_token")
-    squad = found[found["task"] == "squad"]
+    keys = ["task", *CHECKPOINT]
+    random = found[found["condition"] == "random"][[*keys, "gain"]].rename(columns={"gain": "random"})
+    found = found.merge(random, on=keys)
+    found = found.assign(over_random=found["gain"] - found["random"])
+    gold = found[(found["task"] == "squad") & (found["condition"] == "oracle")]
     for size, colour in colours.items():
-        mine = squad[(squad["N"] == size) & (squad["condition"] == "retrieved") & (squad["D"] <= 1e6)]
-        mean = mine.groupby("R")["gain"].mean()
-        axes[1].plot(mean.index, mean, "o-", color=colour, ms=3)
-        for condition, style in (("oracle", "--"), ("random", ":")):
-            level = squad[(squad["N"] == size) & (squad["condition"] == condition) & (squad["D"] <= 1e6)]["gain"].mean()
-            axes[1].axhline(level, color=colour, ls=style, lw=1)
+        each = gold[gold["N"] == size].groupby("D")["over_random"].agg(["mean", "min", "max"])
+        axes[1].plot(each.index, each["mean"], "o-", color=colour)
+        axes[1].fill_between(each.index, each["min"], each["max"], color=colour, alpha=0.15, lw=0)
+    axes[1].axhline(0, color="0.4", lw=1)
     axes[1].set(
         xscale="log",
-        xlabel="store tokens R",
-        ylabel="gain over closed book (nats)",
-        title="D up to 1M; dashed: gold passage, dotted: random",
+        xlabel="pretraining tokens D",
+        ylabel="gold passage over random passage (nats)",
+        title="SQuAD, worth of reading (band: seeds)",
     )
-    tasks = found[(found["condition"] == "retrieved")]
-    biggest = tasks.groupby(["task", "N", "D", "seed"])["R"].transform("max")
-    for task, mine in tasks[tasks["R"] == biggest].groupby("task"):
-        mean = mine.groupby("N")["gain"].mean()
+    retrieved = found[(found["condition"] == "retrieved") & (found["D"] >= 2e6)]
+    biggest = retrieved.groupby(keys)["R"].transform("max")
+    for task, mine in retrieved[retrieved["R"] == biggest].groupby("task"):
+        mean = mine.groupby("N")["over_random"].mean()
         axes[2].plot(mean.index, mean, "o-", label=task)
     axes[2].axhline(0, color="0.4", lw=1)
-    axes[2].set(xscale="log", xlabel="N", ylabel="gain, largest store of each D (nats)", title="By task")
-    axes[2].legend(fontsize="x-small")
+    axes[2].set(
+        xscale="log",
+        xlabel="N (parameters)",
+        ylabel="retrieved over random passage (nats)",
+        title="Largest store of each D from 2M",
+    )
+    axes[2].set_ylim(top=0.22)
+    axes[2].legend(fontsize="x-small", ncols=2, loc="upper center")
+    for ax in axes[:2]:
+        tick_tokens(ax, D)
     figure.savefig(out / "wiki-gains.png", dpi=110)
     plt.close(figure)
     figure, axes = plt.subplots(1, 3, figsize=(13.5, 4), layout="constrained")
@@ -339,6 +420,7 @@ def pictures(results: pd.DataFrame, out: Path) -> None:
         ax.set(
             xscale="log", xlabel="pretraining tokens D (the store holds T − D)", title=f"T = {budget / 1e6:g}M tokens"
         )
+        tick_tokens(ax, [tokens for tokens in D if tokens < budget])
     axes[0].set_ylabel("nats per answer token")
     axes[0].legend(title="N", fontsize="small")
     figure.savefig(out / "wiki-frontier.png", dpi=110)

@@ -20,22 +20,32 @@ import matplotlib as mpl
 from ragscale.study import Study, StudyConfig
 
 mpl.use("Agg")
-WIDTHS = {128: (4, 0.006), 64: (2, 0.015), 32: (2, 0.03)}  # width: (heads, learning rate); the longest job first
+WIDTHS = {128: (4, 0.006), 64: (2, 0.012), 32: (2, 0.02), 16: (2, 0.03)}  # heads, learning rate; the longest first
 
 
 def configuration(**world: float) -> StudyConfig:
-    """Three sizes, four D, stores of four sizes, and the frontier D + R = T at two budgets T."""
+    """Four sizes, five D, stores of four sizes, and the frontier D + R = T at two budgets T.
+
+    Embedding and output head share their weights: models so small learn to copy from a passage several times sooner.
+    """
     return StudyConfig(
-        corpus={"synthetic": {"n_documents": 90_000, "n_entities": 400, "n_questions": 100, **world}},
+        corpus={"synthetic": {"n_documents": 70_000, "n_entities": 400, "n_questions": 100, **world}},
         tokenizer=1024,
         models=[
-            {"n_layers": 2, "d_model": width, "n_heads": heads, "d_ff": 2 * width, "training": {"learning_rate": rate}}
+            {
+                "n_layers": 2,
+                "d_model": width,
+                "n_heads": heads,
+                "d_ff": 2 * width,
+                "tied": True,
+                "training": {"learning_rate": rate},
+            }
             for width, (heads, rate) in WIDTHS.items()
         ],
-        D=[500_000, 1_000_000, 2_000_000, 3_000_000],
+        D=[250_000, 500_000, 1_000_000, 1_500_000, 2_000_000],
         R=[10_000, 50_000, 200_000, 800_000],
-        budgets=[2_500_000, 3_500_000],
-        max_tokens=4_000_000,
+        budgets=[1_500_000, 2_500_000],
+        max_tokens=3_000_000,
         validation_tokens=50_000,
         passage_tokens=64,
         k=1,

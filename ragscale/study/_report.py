@@ -317,8 +317,13 @@ def _made(page: Page, fitted: _Fitted, study: Study) -> None:
     page.table(study.shapes(), "models", caption="N is core + output head.")
     status: Frame = study.status().groupby("stage", as_index=False, sort=False)["seconds"].sum()
     page.table(status, "time", caption="Seconds of work in each stage, over all workers.")
-    results = fitted.results.drop(columns=[c for c in ("prompts",) if c in fitted.results])
-    page.table(results, "results", caption="The whole results table.", max_rows=8)
+    rows = fitted.results[fitted.results["metric"] == fitted.metric]
+    page.table(
+        rows.drop(columns=[c for c in ("prompts",) if c in rows]),
+        "results",
+        caption=f"All results in {fitted.metric}; study.results() has {fitted.results['metric'].nunique()} metrics.",
+        max_rows=8,
+    )
 
 
 def _version(name: str) -> str:

@@ -7,7 +7,14 @@ import pytest
 from ragscale.errors import FitError
 from ragscale.fitting import Log1p
 from ragscale.study._page import Page
-from ragscale.study._report_evidence import complete_tasks, controls_section, coverage_section, gains, tasks_section
+from ragscale.study._report_evidence import (
+    complete_tasks,
+    controls_section,
+    coverage_section,
+    gains,
+    predicted_gains,
+    tasks_section,
+)
 
 plt = pytest.importorskip("matplotlib.pyplot")
 METRIC = "nll_per_token"
@@ -75,7 +82,24 @@ def test_sections_show_the_gains(tmp_path):
     controls = pd.read_csv(tmp_path / "report-files" / "controls.csv")
     assert controls["gold over random"].to_numpy() == pytest.approx(0.6, abs=1e-3)
     text = (tmp_path / "report.md").read_text()
-    assert "predicts the 18 retrieved cells of a, b with a mean error of 0.0" in text
+    assert "predicts the 18 retrieved cells with a mean error of 0.0" in text
+
+
+def test_gains_follow_from_hit_rates_where_a_miss_is_like_a_random_passage():
+    rows = gains(table(gain={"retrieved": None, "oracle": 0.5, "random": -0.1}), METRIC)
+    cells = predicted_gains(rows)
+    assert len(cells) == 2 * 3 * (2 + 1)  # two tasks, three N; every store but the smallest
+    for column in ("by_random", "by_smallest"):
+        assert cells[column].to_numpy() == pytest.approx(cells["gain"].to_numpy())
+
+
+def test_where_a_miss_is_better_than_a_random_passage_only_the_smallest_store_tells():
+    rows = table(gain={"retrieved": None, "oracle": 0.5, "random": 0.1})
+    random = (rows["condition"] == "random").to_numpy()
+    rows.loc[random, "value"] += 0.3  # random passages now hurt, retrieved misses still gain 0.1
+    cells = predicted_gains(gains(rows, METRIC))
+    assert cells["by_smallest"].to_numpy() == pytest.approx(cells["gain"].to_numpy())
+    assert (cells["by_random"] < cells["gain"] - 0.1).all()
 
 
 def test_without_controls_the_sections_say_so():
