@@ -4,8 +4,8 @@
 
 ``DATA`` holds ``corpus/wiki_small.jsonl.zst``, ``qa/``, ``closed/squad_contexts.jsonl.gz`` and
 ``qa_evidence.jsonl.gz``. Two hours of CPU time; stopped at any moment, the same command goes on. With ``--publish`` it
-writes the table that ships as ``ragscale.datasets.load("ragscale-wiki")``, benchmarks/results/wiki_study.json, and the
-pictures and the report of docs/studies.
+writes the table that ships as ``ragscale.datasets.load("ragscale-wiki")``, benchmarks/results/wiki_study.json, the
+pictures of docs/studies, and a report into ``WORK``.
 """
 
 from __future__ import annotations
@@ -347,7 +347,7 @@ def publish(study: Study, work: Path) -> None:
     with atomic_write(HERE / "results" / "wiki_study.json", "w", encoding="utf-8") as file:
         json.dump(numbers, file, indent=1)
     pictures(results, HERE.parent / "docs" / "_static" / "studies")
-    study.report(HERE.parent / "docs" / "_static" / "studies" / "ragscale-wiki.html", task="squad", law="interaction")
+    print(study.report(work / "report.html", task="squad"))
 
 
 def tick_tokens(ax, tokens) -> None:

@@ -37,6 +37,7 @@ figcaption{color:#5b6675;font-size:.9rem;margin-top:.5rem}
 table{border-collapse:collapse;width:100%;font-size:.88rem;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .7rem;text-align:right;white-space:nowrap}th{background:var(--band);font-weight:600}
 tr+tr td{border-top:1px solid var(--line)}td:first-child,th:first-child{text-align:left}
+@media(max-width:640px){figure{overflow-x:auto}figure img{max-width:none;width:44rem}}
 .note{color:var(--soft);font-size:.9rem}pre{background:var(--band);padding:.8rem;border-radius:8px;overflow-x:auto;font-size:.85rem}
 nav{font-size:.92rem;columns:16rem}nav a{display:block;padding:.1rem 0}
 """

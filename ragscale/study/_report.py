@@ -19,6 +19,7 @@ from ragscale._extras import require
 from ragscale.errors import RagscaleError
 from ragscale.fitting import (
     Bootstrap,
+    Interaction,
     ManifoldFit,
     bootstrap,
     critical_store,
@@ -60,7 +61,7 @@ def write_report(
     *,
     metric: str = "nll_per_token",
     task: str | None = None,
-    law: Any = "interaction",
+    law: Any = None,
     n_resamples: int = 300,
     rng: Any = 0,
 ) -> Path:
@@ -76,8 +77,8 @@ def write_report(
         The fitted metric.
     task : str, optional
         One task; by default the mean over the tasks of each cell.
-    law : str or ScalingLaw
-        The fitted law; the default lets the gain depend on N and D.
+    law : str or ScalingLaw, optional
+        The fitted law; by default ``Interaction(scale_D=True)``, which lets the gain depend on N and D.
     n_resamples : int
         Bootstrap resamples of training runs.
     rng : int, Generator or None
@@ -97,7 +98,7 @@ def write_report(
         warnings.simplefilter("always")
         results: Frame = study.results()
         table: Frame = select(results, metric=metric, task=task)
-        fit = fit_manifold(table, law)
+        fit = fit_manifold(table, Interaction(scale_D=True) if law is None else law)
         boot = bootstrap(fit, n_resamples=n_resamples, rng=rng)
         budgets = sorted({round(total) for total in (table["D"] + table["R"]).unique() if total > 0})
         named = study.config.grids[2].tokens(n_params=int(table["N"].iloc[0]), budget=study.split.n_tokens)
@@ -213,6 +214,9 @@ def _frontier(page: Page, fitted: _Fitted, study: Study) -> None:
                 ax.plot(of_size["D"], of_size["value"], "o", color=colour, label=format_cell(float(size)))
                 ax.plot(of_size["D"], of_size["predicted"], "-", color=colour, lw=1.3)
             ax.set(xscale="log", xlabel="pretraining tokens D (the store holds T − D)", ylabel=fitted.metric)
+            tokens = np.unique(mine["D"])
+            ax.set_xticks(tokens, labels=[format_cell(float(count)) for count in tokens])
+            ax.minorticks_off()
             ax.set_title(f"T = {format_cell(float(total_tokens))}")
             ax.legend(title="N", fontsize="x-small")
 
@@ -264,15 +268,20 @@ def _splits(page: Page, fitted: _Fitted, study: Study) -> None:
 
 
 def _reading(page: Page, fitted: _Fitted, study: Study) -> None:
-    """Where retrieval starts to help, measured."""
-    by_size: Frame = reading_threshold(fitted.table, by="N")
-    found = by_size.attrs.get("threshold", float("nan"))
-    page.text(
-        f"Smallest N whose checkpoints gain with confidence: {format_cell(float(found))} parameters."
-        if np.isfinite(found)
-        else "No model size gains from the store with confidence: retrieval does not help here."
-    )
-    page.table(by_size, "reading-threshold", caption="Gain by model size: mean over checkpoints, 95 % interval.")
+    """Where retrieval starts to help, measured with the largest store of each checkpoint: small ones may well hurt."""
+    table = fitted.table
+    largest = table["R"] == table.groupby(["N", "D", "seed"])["R"].transform("max")
+    kept = table[largest | (table["R"] == 0)]
+    for by, what in (("N", "parameters"), ("D", "pretraining tokens")):
+        found: Frame = reading_threshold(kept, by=by)
+        threshold = float(found.attrs.get("threshold", float("nan")))
+        page.text(
+            f"Smallest {by} whose checkpoints gain with confidence from their largest store: {format_cell(threshold)} "
+            f"{what}."
+            if np.isfinite(threshold)
+            else f"At no {by} do the checkpoints gain from their largest store with confidence."
+        )
+        page.table(found, f"reading-threshold-{by}", caption=f"Gain by {by}: mean over checkpoints, 95 % interval.")
 
 
 def _tasks(page: Page, fitted: _Fitted, study: Study) -> None:

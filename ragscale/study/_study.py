@@ -251,7 +251,7 @@ class Study:
             def on_change(states: list[JobState]) -> None:
                 bar.n = sum(state.state == "done" for state in states)
                 failed = sum(state.state in {"failed", "blocked"} for state in states)
-                bar.set_postfix_str(f"{failed} failed" if failed else "")
+                bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
                 bar.refresh()
 
             return _status_table(run_jobs(self.directory, jobs, executor, on_change=on_change))
