@@ -5,6 +5,7 @@ Shape letters: B rows, L longest prompt of the batch, S cache slots (L + new tok
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,8 @@ class _CachedSteps:
         self.pad_B = torch.tensor([length - len(prompt) for prompt in prompts], device=device)
         module: Any = model.module
         self.cache = StaticCache(config=module.config, max_cache_len=self.slots)
+        accepted = inspect.signature(module.forward).parameters
+        self.cache_argument = "cache" if "cache" in accepted else "past_key_values"  # renamed in transformers 5.24
         self.dtype = next(module.parameters()).dtype
 
     def first(self) -> torch.Tensor:
@@ -145,9 +148,9 @@ class _CachedSteps:
             tokens,
             attention_mask=mask[:, None],
             position_ids=positions,
-            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self.cache_argument: self.cache},
         )
         return output.logits[:, -1]
 

@@ -168,13 +168,22 @@ def prepare_prompts(
     for task in loaded:
         used = replace(task, template=template) if template is not None else task
         cells += maker.cells(used, conditions, stores, found.get(task.name))
-    if "oracle" in conditions and not any(cell.condition == "oracle" for cell in cells):
+    asked = tuple(cell for cell in cells if cell.asked)
+    if "oracle" in conditions and not any(cell.condition == "oracle" for cell in asked):
         raise TaskError(
             "no question of any task has a gold passage: give them with evaluate(gold=...), or leave out the "
             "condition 'oracle'"
         )
+    for cell in cells:
+        if cell.left_out:
+            n_questions = len(cell.asked) + len(cell.left_out)
+            message = (
+                f"{len(cell.left_out)} of {n_questions} questions of {cell.task.name!r} have no gold passage and are "
+                "left out of the condition 'oracle': give them with gold="
+            )
+            warnings.warn(message, EvaluationWarning, stacklevel=3)
     tokenizer = model.tokenizer_fingerprint()
-    return PreparedPrompts(tuple(cells), maker.prompts, settings, tokenizer, limit, maker.scored)
+    return PreparedPrompts(asked, maker.prompts, settings, tokenizer, limit, maker.scored)
 
 
 def _retriever_name(retriever: Retriever | None) -> str:
@@ -212,7 +221,7 @@ class _Maker:
             for key, rows in self.source.of(task, examples, condition, stores):
                 if key not in made:
                     made[key] = self._cell(task, examples, key, rows, fitter=fitter, shots=shots, found=found)
-        return [cell for cell in made.values() if cell.asked]
+        return list(made.values())
 
     def _shots(self, task: Task) -> dict[str, tuple[str, ...]]:
         """Return the worked examples of every question: one draw for the task, never the question itself."""
@@ -246,12 +255,6 @@ class _Maker:
         condition, size = key
         rows = [row for row, passages in enumerate(evidence) if passages is not None]
         left_out = tuple(examples[row].id for row, passages in enumerate(evidence) if passages is None)
-        if left_out:
-            message = (
-                f"{len(left_out)} of {len(examples)} questions of {task.name!r} have no gold passage and are left out "
-                "of the condition 'oracle': give them with gold="
-            )
-            warnings.warn(message, EvaluationWarning, stacklevel=4)
         asked: list[Asked] = []
         whole_text = task.kind == "text" and task.prefix_words == 0
         if whole_text:

@@ -154,6 +154,17 @@ def test_oracle_without_gold_says_which_questions_are_left_out(lm, answer_task):
     assert len(rs.evaluate(lm, none, condition="oracle", gold=listed).samples) == 2
 
 
+def test_a_task_without_gold_does_not_cost_the_others_their_oracle(lm, answer_task):
+    with_gold = replace(answer_task, examples=(replace(answer_task.examples[0], passage="Gold."),), name="with")
+    without = replace(answer_task, examples=answer_task.examples[1:3], name="without")
+    with pytest.warns(EvaluationWarning, match="2 of 2 questions of 'without' have no gold passage"):
+        found = rs.evaluate(lm, [with_gold, without], condition=["closed-book", "oracle"], D=1e6)
+    assert found.samples.groupby("task")["condition"].apply(set).to_dict() == {
+        "with": {"closed-book", "oracle"},
+        "without": {"closed-book"},
+    }
+
+
 def test_equal_prompts_at_several_stores_are_computed_once(module, tokenizer, retriever, choice_task):
     lm = Counting(module, tokenizer)
     sizes = [900, 1000, 1100, 1200, 1300, 1400, 1500]

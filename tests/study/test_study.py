@@ -103,7 +103,14 @@ def test_files_count_by_their_content_and_not_by_their_place(tmp_path):
         config = StudyConfig(corpus=str(corpus), models=["0.05M"], D=[10], R=[], tasks=["squad.jsonl"])
         return Study(config, tmp_path)._split_job.key
 
+    def key_of_folder(name: str, inner: str) -> str:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / inner).write_text("some text")
+        config = StudyConfig(corpus=str(tmp_path / name), models=["0.05M"], D=[10], R=[], tasks=["squad.jsonl"])
+        return Study(config, tmp_path)._split_job.inputs["documents"][0][1]
+
     assert key("here", "one") == key("there", "one") != key("elsewhere", "another")
+    assert key_of_folder("texts", "a.txt") == key_of_folder("moved", "a.txt") != key_of_folder("renamed", "b.txt")
 
 
 def test_a_second_run_does_nothing(done):
