@@ -19,7 +19,8 @@ class Coverage(_BaseLaw):
     """L = b(N, D) - h g_gold(N, D) - (1 - h) g_other(N, D) where a passage is read; b = E + A N^-alpha + B D^-beta.
 
     h is the column ``hit_rate``: the share of questions whose answer stands in the passages shown. It needs the
-    retriever and no model. The two gains need the gold passage and a wrong one and no store:
+    retriever and no model. The two gains come from whatever rows are fitted: gold passages for the one; for the other
+    random passages, or better those of a small store, since a retrieved passage without the answer is on the topic:
 
         g(N, D) = g + g_N ln(N / 1e6) + g_D ln(D / 1e6)
 
