@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -272,12 +272,13 @@ def _reading(page: Page, fitted: _Fitted, study: Study) -> None:
     table = fitted.table
     largest = table["R"] == table.groupby(["N", "D", "seed"])["R"].transform("max")
     kept = table[largest | (table["R"] == 0)]
-    for by, what in (("N", "parameters"), ("D", "pretraining tokens")):
+    units: dict[Literal["N", "D"], str] = {"N": "parameters", "D": "pretraining tokens"}
+    for by, unit in units.items():
         found: Frame = reading_threshold(kept, by=by)
         threshold = float(found.attrs.get("threshold", float("nan")))
         page.text(
             f"Smallest {by} whose checkpoints gain with confidence from their largest store: {format_cell(threshold)} "
-            f"{what}."
+            f"{unit}."
             if np.isfinite(threshold)
             else f"At no {by} do the checkpoints gain from their largest store with confidence."
         )
