@@ -413,6 +413,9 @@ class _Run:
         folder = self._states(segment)
         with _only_one(folder, self.processes.first):
             self.processes.wait()
+            if segment.tokens is not None and self.processes.first:
+                for left in self.out.glob(f".{segment.name}.*.tmp"):  # a checkpoint that a killed run was writing
+                    shutil.rmtree(left, ignore_errors=True)
             step, path = self._best_state(segment, folder)
             if segment.tokens is None and step == segment.stop:
                 return None

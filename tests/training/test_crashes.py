@@ -112,6 +112,17 @@ def test_twenty_kills_at_random_moments_end_in_the_same_bytes(tmp_path: Path) ->
     assert result["equal"] == result["finished"] >= 1
 
 
+def test_a_checkpoint_that_a_killed_run_was_writing_is_cleared_away(tmp_path, model, config, stream):
+    left = tmp_path / "run" / ".D2000.12345-abcdef01.tmp"
+    another = tmp_path / "run" / ".D9000.12345-abcdef01.tmp"
+    for folder in (left, another):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"half")
+    rs.train(model, stream, config, tokens=2_000, out=tmp_path / "run", device="cpu", progress=False)
+    assert not left.exists()
+    assert another.exists(), "another branch may be at work on it"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits file sizes with RLIMIT_FSIZE")
 def test_a_full_disk_says_what_is_needed_and_the_run_goes_on_later(tmp_path: Path) -> None:
     message, left, done = run(FULL_DISK, tmp_path).splitlines()
