@@ -186,6 +186,7 @@ def test_no_table_at_all_raises_anything_but_a_ragscale_error(table, force):
         for j, cell in enumerate(row):
             frame.iat[i, j] = cell
     if force:
+        frame.columns = frame.columns.to_flat_index()  # all names tuples: a MultiIndex, which takes no plain name
         frame = frame.drop(columns=[c for c in ("N", "D", "R", "value") if c in columns])
         frame = frame.assign(N=1e9, D=2e10, R=0.0, value=np.arange(len(frame)) / 7)
     with warnings.catch_warnings():
