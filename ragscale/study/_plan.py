@@ -42,6 +42,7 @@ def model_config(model: str | Mapping[str, Any], vocab_size: int) -> ModelConfig
         return ModelConfig.olmo2(model, vocab_size=vocab_size)
     shape = {name: value for name, value in model.items() if name not in {"rung", "training"}}
     if "rung" in model:
+        shape.pop("name", None)  # a rung brings its own; that of the study is `model_name`
         return ModelConfig.olmo2(model["rung"], vocab_size=vocab_size, **shape)
     return ModelConfig.custom(**{**shape, "vocab_size": vocab_size})
 
@@ -75,8 +76,12 @@ def cells(config: StudyConfig, *, budget: int, vocab_size: int) -> list[Cell]:
     Raises
     ------
     ConfigError
-        When no cell is left for some model.
+        When no cell is left for some model, or two models have one name.
     """
+    names = [model_name(model) for model in config.models]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"models are told apart by their names, but {', '.join(twice)} stands twice: give 'name'")
     grid_d, grid_r, grid_t = config.grids
     found: list[Cell] = []
     for model in config.models:

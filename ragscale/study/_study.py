@@ -382,9 +382,9 @@ def _tasks(config: StudyConfig) -> list[Any]:
 
 
 def _content(given: str | Mapping[str, Any]) -> Any:
-    """Return what a path, or a mapping with paths, stands for: a file by its name and digest, the rest as it is."""
+    """Return what a path, or a task that names one, stands for: a file by its name and digest, the rest as it is."""
     if isinstance(given, Mapping):
-        return {name: _content(value) if isinstance(value, str) else value for name, value in given.items()}
+        return {name: _content(value) if name in {"path_or_name", "source"} else value for name, value in given.items()}
     return [Path(given).name, path_digest(given)] if Path(given).exists() else given
 
 

@@ -88,6 +88,15 @@ def test_a_model_may_be_a_rung_with_its_own_training():
     assert {cell.model for cell in cells(chosen, budget=BUDGET, vocab_size=256)} == {"0.15M", "0.5M"}
 
 
+def test_models_of_one_name_are_refused_and_told_apart_by_a_name_of_their_own():
+    sweep = [{"rung": "0.15M", "training": {"learning_rate": rate}} for rate in (0.01, 0.02)]
+    with pytest.raises(ConfigError, match=r"0\.15M stands twice"):
+        cells(config(models=sweep), budget=BUDGET, vocab_size=256)
+    named = [{**model, "name": f"rate {i}"} for i, model in enumerate(sweep)]
+    found = cells(config(models=named), budget=BUDGET, vocab_size=256)
+    assert {(cell.model, cell.N) for cell in found} == {(f"rate {i}", found[0].N) for i in range(2)}
+
+
 def test_ratios_depend_on_the_model_and_counts_do_not():
     chosen = config(models=["0.15M", "0.5M"], D=Grid((1,), "per_parameter"), R=[])
     sizes = {c.model: (c.N, c.D) for c in cells(chosen, budget=BUDGET, vocab_size=256)}
