@@ -188,7 +188,7 @@ def format_cell(value: Any) -> str:
     >>> [format_cell(value) for value in (1.23456, 31_000_000, 7, float("nan"), "bm25", 1e-5)]
     ['1.235', '31M', '7', '', 'bm25', '1e-05']
     """
-    if isinstance(value, bool) or (not isinstance(value, int | float) and not hasattr(value, "__float__")):
+    if isinstance(value, bool | str) or not hasattr(value, "__float__"):  # NumPy's strings have a __float__ too
         return str(value)
     number = float(value)
     if number != number:  # noqa: PLR0124 - the test for NaN

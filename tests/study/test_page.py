@@ -3,6 +3,7 @@
 import base64
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -62,7 +63,8 @@ def test_long_tables_say_what_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(True, "True"), (12345, "12.35k"), (1e20, "1e+20"), (-0.5, "-0.5"), (None, "None")]
+    ("value", "text"),
+    [(True, "True"), (12345, "12.35k"), (1e20, "1e+20"), (-0.5, "-0.5"), (None, "None"), (np.str_("R=0"), "R=0")],
 )
 def test_cells_are_written_for_people(value, text):
     assert format_cell(value) == text
