@@ -11,7 +11,6 @@ and without a pool of workers, lets each go on, and compares the same bytes.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -30,6 +29,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from ragscale._files import file_digest
 from ragscale.study import Study, StudyConfig
 from ragscale.study._study import STAGES
 
@@ -231,7 +231,7 @@ def digests(directory: Path) -> dict[str, str]:
     """Digest what later stages and people read; names with a dot are what a kill left half made."""
     found = {path.relative_to(directory): path for name in COMPARED for path in directory.rglob(name)}
     return {
-        str(name): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(name): file_digest(path)
         for name, path in sorted(found.items())
         if not any(part[0] == "." for part in name.parts)
     }

@@ -1,4 +1,4 @@
-"""The study of docs/studies/wiki: five sizes, six D, stores of every size, two seeds, on Wikipedia text.
+"""The study of docs/studies/ragscale-wiki: five sizes, six D, stores of every size, two seeds, on Wikipedia text.
 
     python benchmarks/wiki_study.py --data DATA --work WORK [--workers 2]
 
@@ -45,7 +45,14 @@ QUESTIONS = {
     "piqa": ("piqa", 60, None),
 }
 CHOICE = ("piqa",)
-POOLS = {"triviaqa-random": "random", "triviaqa-absent": "none", "sciq": "any", "piqa": "any"}
+POOLS = {
+    "squad": "squad",
+    "triviaqa-evidence": "evidence",
+    "triviaqa-random": "random",
+    "triviaqa-absent": "none",
+    "sciq": "any",
+    "piqa": "any",
+}
 CHECKPOINT = ["N", "D", "seed"]
 FIXED = ("oracle", "random")
 LAWS = {
@@ -111,12 +118,12 @@ def configuration(data: Path, work: Path) -> StudyConfig:
 
 
 def shipped(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that ship with the library: one metric, six significant digits, random passages once."""
+    """Return the rows that ship with the library: two metrics, six significant digits, random passages once."""
     rows = results[results["metric"].isin(["nll_per_token", "accuracy"])]
     once = rows["condition"].isin(["oracle", "random"]) & rows.duplicated(
         ["task", "metric", "condition", "N", "D", "seed"]
     )
-    rows = rows[~once].assign(pool=rows["task"].map({"squad": "squad", "triviaqa-evidence": "evidence"} | POOLS))
+    rows = rows[~once].assign(pool=rows["task"].map(POOLS))
     columns = [
         *("N", "D", "R", "value", "task", "metric", "seed", "condition", "N_total", "stderr", "n_examples", "k"),
         *("hit_rate", "answer_in_store", "pool", "validation_loss"),

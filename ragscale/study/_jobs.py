@@ -176,9 +176,8 @@ def run_jobs(
     list of JobState
         In the order given. A failed job does not stop the others; those that build on it are ``"blocked"``.
     """
-    by_key = {
-        job.key: job for job in jobs
-    }  # a key is the digest of everything before it: not to be asked for in a loop
+    # a key is the digest of everything before it: not to be asked for in a loop
+    by_key = {job.key: job for job in jobs}
     parents = {key: {name: parent.key for name, parent in job.after.items()} for key, job in by_key.items()}
     states = {key: state_of(root, job).state for key, job in by_key.items()}
     states = {key: "done" if state == "done" else "waiting" for key, state in states.items()}  # failed ones: again

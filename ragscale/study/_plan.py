@@ -59,6 +59,11 @@ def model_name(model: str | Mapping[str, Any]) -> str:
     return str(model.get("name") or model.get("rung") or f"L{model.get('n_layers')}-d{model.get('d_model')}")
 
 
+def prompt_length(config: StudyConfig) -> int:
+    """Return the tokens that a prompt may have: what the study says, else the length of a training row."""
+    return config.max_length or config.training.get("seq_len", TrainConfig().seq_len)
+
+
 def cells(config: StudyConfig, *, budget: int, vocab_size: int) -> list[Cell]:
     """List the cells in order of model, seed, D, R.
 
@@ -132,7 +137,6 @@ def plan_table(
         cost = costs[cell.model, cell.D]
         trained = cell.R == 0
         totals = set(config.grids[2].tokens(n_params=cell.N, budget=budget))
-        length = config.max_length or config.training.get("seq_len", TrainConfig().seq_len)
         rows.append(
             {
                 "model": cell.model,
@@ -148,7 +152,7 @@ def plan_table(
                 "train_flops": cost["flops"] if trained else 0.0,
                 "hours": cost["hours"] if trained else 0.0,
                 "disk_bytes": cost["N_total"] * _BYTES_PER_PARAMETER if trained else 0,
-                "prompt_tokens": float("nan") if n_questions is None else n_questions * length,
+                "prompt_tokens": float("nan") if n_questions is None else n_questions * prompt_length(config),
             }
         )
     return pd.DataFrame(rows)

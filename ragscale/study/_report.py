@@ -31,16 +31,13 @@ from ragscale.fitting import (
 )
 from ragscale.study._drawing import draw
 from ragscale.study._page import Page, format_cell
-from ragscale.study._report_evidence import controls_section, coverage_section, tasks_section
+from ragscale.study._report_evidence import Frame, controls_section, coverage_section, tasks_section
 from ragscale.study._select import select
 
 if TYPE_CHECKING:
     from ragscale.study._study import Study
 
 _PACKAGES = ("ragscale", "torch", "transformers", "tokenizers", "bm25s", "numpy", "scipy", "pandas")
-
-
-Frame = Any  # a DataFrame: pandas' own annotations lose track of rows chosen by a mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ragscale import plotting
 from ragscale.errors import FitError
-from ragscale.fitting import fit_manifold
+from ragscale.fitting import ScalingLaw, fit_manifold
 from ragscale.fitting._coverage import Coverage, coverage_table
 from ragscale.study._drawing import draw
 from ragscale.study._page import Page, format_cell
@@ -118,7 +118,7 @@ def predicted_gains(rows: Frame) -> Frame:
     )
 
 
-def coverage_section(page: Page, results: Frame, metric: str, law: Any) -> None:
+def coverage_section(page: Page, results: Frame, metric: str, law: ScalingLaw) -> None:
     """The gain taken apart into hits and misses: within checkpoints, and as a law over N and D."""
     tasks = complete_tasks(results, metric)
     if not tasks:
@@ -168,7 +168,7 @@ def coverage_section(page: Page, results: Frame, metric: str, law: Any) -> None:
         errors.append((without.predict(mine["N"], mine["D"], mine["R"]) / mine["value"] - 1).abs())
     page.text(
         "As a law over N and D, fitted to closed-book, gold and random passages only, without any store, it predicts "
-        f"the {len(tested)} retrieved cells with a mean error of {error:.2f} %. The law {fit_name(law)}, which sees "
+        f"the {len(tested)} retrieved cells with a mean error of {error:.2f} %. The law {law.name}, which sees "
         f"every other store, predicts a store left out with {100 * float(np.concatenate(errors).mean()):.2f} %."
     )
     coverage = tested.groupby("R", as_index=False)[["hit_rate"]].mean()
@@ -178,8 +178,3 @@ def coverage_section(page: Page, results: Frame, metric: str, law: Any) -> None:
         caption="Share of questions whose answer stands in the passages shown.",
     )
     page.code(fit.summary())
-
-
-def fit_name(law: Any) -> str:
-    """Return the name of a law given by name or as an object."""
-    return str(getattr(law, "name", law))

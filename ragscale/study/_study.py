@@ -21,10 +21,10 @@ from ragscale.fitting import ManifoldFit, fit_manifold
 from ragscale.splitting import Split
 from ragscale.study._config import StudyConfig
 from ragscale.study._jobs import Executor, Job, JobState, Needs, folder_of, run_jobs, state_of
-from ragscale.study._plan import Cell, cells, model_config, model_name, model_training, plan_table
+from ragscale.study._plan import Cell, cells, model_config, model_name, model_training, plan_table, prompt_length
 from ragscale.study._select import select
 from ragscale.study._stages import build_index, evaluate_run, load_tasks, make_split, prepare_questions, train_ladder
-from ragscale.training import Device, TrainConfig
+from ragscale.training import Device
 
 STAGES = ("split", "index", "retrieve", "train", "evaluate")
 
@@ -160,7 +160,7 @@ class Study:
                 "k": config.k,
                 "conditions": [c for c in config.conditions if index is not None or c not in {"retrieved", "random"}],
                 "n_shot": config.n_shot,
-                "max_length": config.max_length or config.training.get("seq_len", TrainConfig().seq_len),
+                "max_length": prompt_length(config),
                 **common,
             },
             paths={"tasks": _tasks(config), "gold": list(config.gold)},
