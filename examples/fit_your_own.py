@@ -72,7 +72,7 @@ rs.plotting.slices(replicates, along="R", ax=ax).set_ylim(2.1, 4.0)
 # ``tied``; look at ``share``, the split that each of them advises, before you believe in one.
 
 compared = rs.compare_laws(table, ["chinchilla", "log1p", "power", "hill", "log_ratio"])
-compared[["delta_aicc", "tied", "leave_one_N", "largest_compute", "share"]].round(4)
+compared[["delta_aicc", "tied", "leave_one_N", "largest_compute"]].round(4)
 
 # %%
 # The split

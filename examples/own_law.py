@@ -77,7 +77,7 @@ fit.params.assign(truth=pd.Series(truth))[["value", "truth", "at_bound"]]
 # Own laws and names mix. Beside AICc stand the errors on rows left out, and the split that each law advises.
 
 compared = rs.compare_laws(table, [Exhausted(), "log1p", "power", "hill"])
-compared[["delta_aicc", "tied", "leave_one_N", "k_fold", "share"]].round(4)
+compared[["delta_aicc", "tied", "leave_one_N", "k_fold"]].round(4)
 
 # %%
 # The shape shows at the ends: a logarithm goes on gaining where this law is exhausted.

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 from ragscale.errors import MissingExtraError
 
@@ -31,6 +32,11 @@ def require(module: str, extra: str) -> ModuleType:
         raise MissingExtraError(
             f"'{error.name}' is needed here and is not installed: pip install 'ragscale[{extra}]'", name=error.name
         ) from error
+
+
+def call_plotting(function: str, *arguments: Any, **options: Any) -> Any:
+    """Call a function of `ragscale.plotting` by name: how a result in a lower layer draws itself."""
+    return getattr(importlib.import_module("ragscale.plotting"), function)(*arguments, **options)
 
 
 @contextmanager

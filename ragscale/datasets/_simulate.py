@@ -91,7 +91,7 @@ def simulate(
     >>> len(table), table.groupby(["N", "D"]).ngroups
     (336, 48)
     """
-    from ragscale.fitting._laws import make_law
+    from ragscale.fitting.laws._catalogue import make_law
 
     problems = [
         f"{name} = {value!r} must be a number in [0, {top}]"

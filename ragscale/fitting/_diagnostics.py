@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ragscale.fitting._problem import Problem
 from ragscale.fitting._table import clusters
-from ragscale.fitting._varpro import _jacobian, _second_order, _State
+from ragscale.fitting.solver._problem import Problem
+from ragscale.fitting.solver._varpro import _jacobian, _second_order, _State
 
 if TYPE_CHECKING:
     from ragscale.fitting._result import ManifoldFit

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from ragscale.errors import ConfigError, FitError
-from ragscale.fitting._law import ScalingLaw, Theta
-from ragscale.fitting._laws import make_law
-from ragscale.fitting._links import Link, make_link
-from ragscale.fitting._objective import LossName, Objective
-from ragscale.fitting._problem import Problem
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting._table import arrays, check_fittable, prepare, row_weights
-from ragscale.fitting._varpro import Solution, distinct, join, refine, scattered_starts, starts
+from ragscale.fitting.laws._catalogue import make_law
+from ragscale.fitting.laws._law import ScalingLaw, Theta
+from ragscale.fitting.solver._links import Link, make_link
+from ragscale.fitting.solver._objective import LossName, Objective
+from ragscale.fitting.solver._problem import Problem
+from ragscale.fitting.solver._varpro import Solution, distinct, join, refine, scattered_starts, starts
 
 
 def fit_manifold(

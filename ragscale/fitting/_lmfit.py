@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ragscale.fitting._law import Theta
+from ragscale.fitting.laws._law import Theta
 
 if TYPE_CHECKING:
     from ragscale.fitting._result import ManifoldFit

@@ -11,9 +11,9 @@ from scipy.optimize import root_scalar
 
 from ragscale.errors import ConfigError
 from ragscale.fitting._diagnostics import _local
-from ragscale.fitting._problem import Problem
 from ragscale.fitting._result import ManifoldFit
-from ragscale.fitting._varpro import refine
+from ragscale.fitting.solver._problem import Problem
+from ragscale.fitting.solver._varpro import refine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

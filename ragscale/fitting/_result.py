@@ -15,10 +15,10 @@ from numpy.typing import ArrayLike
 
 from ragscale._files import read_json, write_json
 from ragscale.errors import ConfigError, ExtrapolationWarning, FitError
-from ragscale.fitting._law import ScalingLaw, Theta, check_counts
-from ragscale.fitting._links import Link, link_from_dict
-from ragscale.fitting._objective import Objective
-from ragscale.fitting._problem import Problem
+from ragscale.fitting.laws._law import ScalingLaw, Theta, check_counts
+from ragscale.fitting.solver._links import Link, link_from_dict
+from ragscale.fitting.solver._objective import Objective
+from ragscale.fitting.solver._problem import Problem
 
 if TYPE_CHECKING:
     from ragscale.fitting._diagnostics import Diagnostics
@@ -338,7 +338,7 @@ def unit_factors(law: ScalingLaw, theta: Mapping[str, float], unit: float) -> di
 
 
 def _coefficients(law: ScalingLaw, theta: Mapping[str, float], probe: tuple[np.ndarray, ...]) -> list[str]:
-    from ragscale.fitting._problem import _linear_names
+    from ragscale.fitting.solver._problem import _linear_names
 
     n, d, r = probe
     typical = {"N": float(n[0]), "D": float(d[0]), "R": float(r[0])}

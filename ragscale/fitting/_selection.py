@@ -12,11 +12,11 @@ from scipy import optimize, special
 
 from ragscale.errors import ConfigError, FitError, RagscaleError
 from ragscale.fitting._fit import fit_table
-from ragscale.fitting._law import ScalingLaw
-from ragscale.fitting._laws import BUILT_IN, make_law
-from ragscale.fitting._links import make_link
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting._table import clusters, prepare
+from ragscale.fitting.laws._catalogue import BUILT_IN, make_law
+from ragscale.fitting.laws._law import ScalingLaw
+from ragscale.fitting.solver._links import make_link
 
 LeaveOut = Literal["N", "D", "R", "compute"] | int
 _TIE = 2.0
@@ -208,9 +208,8 @@ def compare_laws(
     -------
     DataFrame
         Indexed by law, best first: ``n_parameters``, ``objective``, ``aicc``, ``delta_aicc``, ``tied`` (within 2 of the
-        best), held-out errors ``leave_one_N``, ``largest_compute``, ``k_fold`` (see `cross_validate`), ``share``: the
-        best share of the store in a budget of the largest D + R of the table at its typical N, and ``problem``: why a
-        law could not be fitted or validated (its numbers are then missing). ``attrs["fits"]`` has the fits by name.
+        best), held-out errors ``leave_one_N``, ``largest_compute``, ``k_fold`` (see `cross_validate`), and ``problem``: why
+        a law could not be fitted or validated (its numbers are then missing). ``attrs["fits"]`` has the fits by name.
 
     Examples
     --------
@@ -254,7 +253,6 @@ def compare_on(
             "n_parameters": len(fit.law.free) + len(fit.link.parameters),
             "objective": fit.objective,
             "aicc": aicc(fit),
-            "share": _best_share(fit),
         }
         if held_out:
             problems = []
@@ -273,7 +271,7 @@ def compare_on(
     found["tied"] = found["delta_aicc"] <= _TIE
     found = found.sort_values(["aicc", "n_parameters"], kind="stable")
     order = ["n_parameters", "objective", "aicc", "delta_aicc", "tied", "leave_one_N", "largest_compute", "k_fold"]
-    found = pd.DataFrame(found[[c for c in (*order, "share", "problem") if c in found]])
+    found = pd.DataFrame(found[[c for c in (*order, "problem") if c in found]])
     found.attrs["fits"] = fits
     return found
 
@@ -281,17 +279,6 @@ def compare_on(
 def _labels(laws: Sequence[ScalingLaw]) -> list[str]:
     plain = [law.name for law in laws]
     return [repr(law) if plain.count(law.name) > 1 else law.name for law in laws]
-
-
-def _best_share(fit: ManifoldFit) -> float:
-    """Return the best share of the store in the largest D + R of the table, at the geometric mean of N."""
-    if "R" not in fit.law.variables or fit.law.further_columns:
-        return 0.0 if "R" not in fit.law.variables else float("nan")
-    from ragscale.fitting._allocation import optimal_allocation
-
-    size = float(np.exp(np.log(fit.data["N"].to_numpy(float)).mean()))
-    budget = float(np.max(fit.data["D"].to_numpy(float) + fit.data["R"].to_numpy(float)))
-    return float(np.asarray(optimal_allocation(fit, N=size, budget=budget).share).reshape(-1)[0])
 
 
 def choose_law(table: pd.DataFrame, options: Mapping[str, Any]) -> ManifoldFit:

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from ragscale.errors import ConfigError, FitError, ResultsError
-from ragscale.fitting._law import ScalingLaw
-from ragscale.fitting._links import Link
-from ragscale.fitting._problem import Table
+from ragscale.fitting.laws._law import ScalingLaw
+from ragscale.fitting.solver._links import Link
+from ragscale.fitting.solver._problem import Table
 from ragscale.results import average_seeds, validate
 from ragscale.results._table import as_frame
 

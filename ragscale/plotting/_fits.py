@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ragscale._extras import require
+from ragscale.decisions import exchange_rate, optimal_allocation
 from ragscale.errors import ConfigError
-from ragscale.fitting import exchange_rate, optimal_allocation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,12 +9,14 @@ run``. Any further column is kept and tells rows apart.
 from ragscale.results._files import append, read, write
 from ragscale.results._lm_eval import read_lm_eval
 from ragscale.results._paper import read_paper_csv
+from ragscale.results._result import Result
 from ragscale.results._seeds import average_seeds
 from ragscale.results._table import OPTIONAL, REQUIRED, validate
 
 __all__ = [
     "OPTIONAL",
     "REQUIRED",
+    "Result",
     "append",
     "average_seeds",
     "read",

@@ -16,19 +16,9 @@ import pandas as pd
 
 from ragscale import plotting
 from ragscale._extras import require
+from ragscale.decisions import critical_store, exchange_rate, knee_point, optimal_allocation, reading_threshold
 from ragscale.errors import RagscaleError
-from ragscale.fitting import (
-    Bootstrap,
-    Interaction,
-    ManifoldFit,
-    bootstrap,
-    critical_store,
-    exchange_rate,
-    fit_manifold,
-    knee_point,
-    optimal_allocation,
-    reading_threshold,
-)
+from ragscale.fitting import Bootstrap, Interaction, ManifoldFit, bootstrap, fit_manifold
 from ragscale.study._drawing import draw
 from ragscale.study._page import Page, format_cell
 from ragscale.study._report_evidence import Frame, controls_section, coverage_section, tasks_section

@@ -11,7 +11,7 @@ import pandas as pd
 from ragscale import plotting
 from ragscale.errors import FitError
 from ragscale.fitting import ScalingLaw, fit_manifold
-from ragscale.fitting._coverage import Coverage, coverage_table
+from ragscale.fitting.laws._coverage import Coverage, coverage_table
 from ragscale.study._drawing import draw
 from ragscale.study._page import Page, format_cell
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from ragscale.errors import ConfigError, RagscaleError
 from ragscale.fitting import ScalingLaw, SeparableLaw, Theta, fit_manifold
-from ragscale.fitting._law import _difference
-from ragscale.fitting._problem import _linear_names, _probe_value
+from ragscale.fitting.laws._law import _difference
+from ragscale.fitting.solver._problem import _linear_names, _probe_value
 
 _N = np.array([3e7, 1e8, 3e8, 1e9, 3e9, 1e10])
 _D_OVER_N = np.array([2.0, 8.0, 30.0, 120.0])

@@ -8,7 +8,7 @@ import pytest
 from ragscale.datasets import simulate
 from ragscale.fitting import Chinchilla, Log1p, Parameter, SeparableLaw
 from ragscale.fitting._fit import fit_manifold
-from ragscale.fitting._problem import Problem
+from ragscale.fitting.solver._problem import Problem
 
 TABLE = simulate("log1p", noise=0.01, rng=0)
 

@@ -24,7 +24,7 @@ from ragscale.fitting import (
     catalogue,
     fit_manifold,
 )
-from ragscale.fitting._laws import BUILT_IN
+from ragscale.fitting.laws._catalogue import BUILT_IN
 from ragscale.testing import check_scaling_law
 
 VARIANTS: list[ScalingLaw] = [

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from ragscale.errors import ConfigError
-from ragscale.fitting._law import Parameter, ScalingLaw, Theta
+from ragscale.fitting.laws._law import Parameter, ScalingLaw, Theta
 from ragscale.fitting.laws._published import Published
 
 _UNITS = {"N": "N", "D": "D", "R": "R", "C": ""}

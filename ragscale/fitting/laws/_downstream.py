@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ragscale.errors import ConfigError
-from ragscale.fitting._law import Parameter, ScalingLaw, Theta
+from ragscale.fitting.laws._law import Parameter, ScalingLaw, Theta
 
 REFERENCE_FLOPS = 1e21
 """Compute at which the coefficients of these laws are stated."""

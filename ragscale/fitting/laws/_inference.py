@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError
-from ragscale.fitting._law import Parameter, ScalingLaw, Theta
+from ragscale.fitting.laws._law import Parameter, ScalingLaw, Theta
 from ragscale.fitting.laws._published import Published
 
 _KNOBS = ("k", "n_shot", "n_iterations")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ragscale.fitting._law import Parameter, ScalingLaw, Theta
+from ragscale.fitting.laws._law import Parameter, ScalingLaw, Theta
 from ragscale.fitting.laws._published import Published
 
 PF_DAY = 1e15 * 86_400.0

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ragscale.fitting._law import Parameter, SeparableLaw, Theta
+from ragscale.fitting.laws._law import Parameter, SeparableLaw, Theta
 from ragscale.fitting.laws._published import Published
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError
-from ragscale.fitting._law import Parameter, ScalingLaw, Theta
+from ragscale.fitting.laws._law import Parameter, ScalingLaw, Theta
 
 
 class PassUntil(ScalingLaw):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ragscale.fitting._law import Parameter, ScalingLaw, Theta
+from ragscale.fitting.laws._law import Parameter, ScalingLaw, Theta
 
 
 class Shannon(ScalingLaw):

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ragscale.errors import ResultsError
-from ragscale.fitting._law import Parameter, ScalingLaw, SeparableLaw, Theta
+from ragscale.fitting.laws._law import Parameter, ScalingLaw, SeparableLaw, Theta
 
 if TYPE_CHECKING:
     from ragscale.fitting import ManifoldFit

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ragscale.fitting._decision import Estimate, Surface, counts, refuse, surface
-from ragscale.fitting._law import Theta
-from ragscale.fitting._laws import EffectiveData, _GainLaw
+from ragscale.decisions._decision import Estimate, Surface, answer, counts, refuse, surface
+from ragscale.fitting.laws._law import Theta
 
 _NODES = 161
 _BISECTIONS = 60
@@ -62,7 +61,8 @@ def critical_store(fit_or_bootstrap: Any, *, N: Any, D: Any, fraction: Any = 0.9
     if "fraction" in given and np.any(given["fraction"] >= 1):
         problems.append("fraction must be in (0, 1): all of a saturating gain takes an infinite store")
     note = ""
-    if not limit and not _saturates(found):
+    bounded = not problems and answer(found.law, "_gain_limit", given["N"], given["D"], found.theta) is not None
+    if not limit and not bounded and not problems:
         largest = 0.0 if found.data is None else float(np.max(np.asarray(found.data["R"], np.float64)))
         if largest > 0:
             given["max_R"] = np.asarray(largest)
@@ -87,28 +87,6 @@ def critical_store(fit_or_bootstrap: Any, *, N: Any, D: Any, fraction: Any = 0.9
     return Estimate.from_stacked("critical_store", found, store, at, note)
 
 
-def _saturates(found: Surface) -> bool:
-    if type(found.law) is EffectiveData or "R" not in found.law.variables:
-        return True
-    built_in = isinstance(found.law, _GainLaw) and type(found.law).__module__ == "ragscale.fitting._laws"
-    return built_in and found.law.gain.name in ("power", "hill")  # type: ignore[attr-defined]
-
-
-def _unlimited(found: Surface, theta: Theta, n: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """Return L(N, D, 0) - L(N, D, infinity) of a law whose gain saturates."""
-    law = found.law
-    none = law.loss(n, d, np.zeros_like(n), theta)
-    if "R" not in law.variables:
-        return np.zeros_like(none)
-    if type(law) is EffectiveData:
-        return theta.B * d**-theta.beta - (theta.offset if law.offset else 0.0)
-    # any scale where h = 1/2 exactly: the gain is proportional to h
-    hill = law.gain.name == "hill"  # type: ignore[attr-defined]
-    half = (theta.K if hill else theta.R0 * np.expm1(np.log(2.0) / theta.gamma)) + 0 * n
-    offset = theta.offset if law.offset else 0.0
-    return 2 * (none + offset - law.loss(n, d, half, theta)) - offset
-
-
 def _search(found: Surface, theta: Theta, flat: dict[str, np.ndarray]) -> np.ndarray:
     """Find the first R on a fine logarithmic grid that reaches the target, then bisect ln R."""
     law, n, d = found.law, flat["N"], flat["D"]
@@ -121,7 +99,7 @@ def _search(found: Surface, theta: Theta, flat: dict[str, np.ndarray]) -> np.nda
     gains = np.where(np.isfinite(gains), gains, -np.inf)
     most = gains.max(axis=0)
     if not limited.all():
-        most = np.where(limited, most, _unlimited(found, theta, n, d))
+        most = np.where(limited, most, answer(law, "_gain_limit", n, d, theta))
     target = flat["fraction"] * most
     reached = gains >= target
     first = np.argmax(reached, axis=0)

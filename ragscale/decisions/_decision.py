@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from ragscale.errors import ConfigError, ExtrapolationWarning, FitError
-from ragscale.fitting._law import ScalingLaw, Theta
-from ragscale.fitting._laws import make_law
+from ragscale.fitting.laws._catalogue import make_law
+from ragscale.fitting.laws._law import ScalingLaw, Theta
 
 _EXTRAPOLATION = 10.0
 
@@ -74,6 +74,11 @@ class Surface:
             ]
         if far:
             warnings.warn(f"{what} extrapolates: {'; '.join(far)}", ExtrapolationWarning, stacklevel=4)
+
+
+def answer(law: ScalingLaw, question: str, *arguments: Any) -> Any:
+    """Return what a law says of itself in closed form, None where only a search can tell."""
+    return getattr(law, question)(*arguments) if law._knows(question) else None
 
 
 def surface(subject: Any) -> Surface:

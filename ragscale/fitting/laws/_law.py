@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError, FitError
 
+GainRate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 _UNIT = re.compile(r"^(1|[NDR])?(/[NDR])?$")
 
 
@@ -215,6 +216,43 @@ class ScalingLaw(ABC):
     def _resolve(self, n: np.ndarray, d: np.ndarray, r: np.ndarray) -> ScalingLaw:
         """Return the law with the options that depend on the table made definite; by default the law itself."""
         return self
+
+    # What decisions ask --------------------------------------------------------------------------------------------
+    # Answers in closed form make decisions fast; None sends the decision to a search, which any law allows.
+
+    def _gain_rate(self, n: np.ndarray, theta: Theta) -> GainRate | None:
+        """Return R -> (ln(-dL/dR), its derivative in ln R) where the gain is concave in R and free of D, else None."""
+        return None
+
+    def _gain_limit(self, n: np.ndarray, d: np.ndarray, theta: Theta) -> np.ndarray | None:
+        """Return L(N, D, 0) - L(N, D, R -> infinity), or None where the gain has no bound that is known."""
+        return None if "R" in self.variables else np.zeros_like(n * d)
+
+    def _constant_exchange_rate(self, theta: Theta) -> Any:
+        """Return the exchange rate of a law for which it is the same everywhere, else None."""
+        return None
+
+    def _data_for(self, n: np.ndarray, loss: np.ndarray, theta: Theta) -> np.ndarray | None:
+        """Return D with L(N, D, 0) = loss (infinite where no data give it), or None if it has to be searched for."""
+        return None
+
+    def _compute_optimum(self, compute: np.ndarray, theta: Theta) -> np.ndarray | None:
+        """Return the N that minimises L under 6 N D = compute, whatever R is, or None if it depends or is unknown."""
+        return None
+
+    @property
+    def gain_depends_on_N(self) -> bool:
+        """Whether the gain of a store can differ between model sizes under this law."""
+        return "R" in self.variables
+
+    def _knows(self, answer: str) -> bool:
+        """Say whether an answer was written for this formula, not inherited by a subclass that changed the formula."""
+        order = type(self).__mro__
+
+        def level(name: str) -> int:
+            return next((i for i, cls in enumerate(order) if name in cls.__dict__), len(order))
+
+        return level(answer) <= min(level("_loss"), level("_columns"))
 
     # What everybody calls ------------------------------------------------------------------------------------------
 

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 from ragscale.errors import ResultsError
-from ragscale.fitting._law import Parameter, Theta
-from ragscale.fitting._laws import _BASE, _BaseLaw
+from ragscale.fitting.laws._base import BASE, BaseLaw
+from ragscale.fitting.laws._law import Parameter, Theta
 
 _HIT_RATES = {"closed-book": 0.0, "oracle": 1.0, "random": 0.0}
 _REFERENCE = 1e6  # the N and D at which `gold` and `other` are the gains themselves
 
 
-class Coverage(_BaseLaw):
+class Coverage(BaseLaw):
     """L = b(N, D) - h g_gold(N, D) - (1 - h) g_other(N, D) where a passage is read; b = E + A N^-alpha + B D^-beta.
 
     h is the column ``hit_rate``: the share of questions whose answer stands in the passages shown. It needs the
@@ -39,7 +39,7 @@ class Coverage(_BaseLaw):
     reference = "total expectation over hits and misses; cf. arXiv 2510.02657"
     variables = ("N", "D", "R", "hit_rate")
     parameters = (
-        *_BASE,
+        *BASE,
         Parameter("gold", description="gain by passages that hold the answer, at N = D = 1e6"),
         Parameter("gold_N", description="its change for N times e"),
         Parameter("gold_D", description="its change for D times e"),

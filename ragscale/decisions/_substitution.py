@@ -7,10 +7,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from ragscale.decisions._decision import Surface, answer, surface
 from ragscale.errors import ConfigError, ResultsError
-from ragscale.fitting._decision import Surface, surface
-from ragscale.fitting._law import Theta
-from ragscale.fitting._laws import _BaseLaw
+from ragscale.fitting.laws._law import Theta
 from ragscale.results import average_seeds
 
 _PER = 1e9  # kappa is a drop per 1e9 store tokens
@@ -136,9 +135,9 @@ def _rises(found: Surface) -> bool:
 
 def _effective_data(found: Surface, theta: Theta, n: np.ndarray, loss: np.ndarray) -> np.ndarray:
     """Return D with L(N, D, 0) = loss, (S, M); infinite where no amount of data gives that loss."""
-    if isinstance(found.law, _BaseLaw) and type(found.law).__module__ == "ragscale.fitting._laws":
-        left = loss - theta.E - theta.A * n**-theta.alpha
-        return np.where(left > 0, (np.maximum(left, 0) / theta.B) ** (-1.0 / theta.beta), np.inf)
+    closed = answer(found.law, "_data_for", n, loss, theta)
+    if closed is not None:
+        return closed
     shape = np.broadcast_shapes((next(iter(theta.values())).shape[0], 1), loss.shape)
     low, high = np.full(shape, _LOG_D[0]), np.full(shape, _LOG_D[1])
     none = np.zeros_like(n)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ragscale.fitting._law import Parameter, Theta
+from ragscale.fitting.laws._law import Parameter, Theta
+
+LogRate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Gain(ABC):
@@ -33,6 +36,18 @@ class Gain(ABC):
     def rate(self, x: np.ndarray, theta: Theta) -> Any:
         """Return dh/dx."""
 
+    @abstractmethod
+    def log_rate(self, unit: Any, theta: Theta) -> LogRate:
+        """Return R -> (ln dh(R / unit)/dR, its derivative in ln R)."""
+
+    def is_concave(self, theta: Theta) -> bool:
+        """Say whether dh/dx falls everywhere."""
+        return True
+
+    def half_point(self, theta: Theta) -> Any:
+        """Return the x with h = 1/2 for a gain that saturates at 1, None for one that grows without bound."""
+        return None
+
 
 class LogGain(Gain):
     """h = ln(1 + eta x): unbounded, linear for small eta x."""
@@ -53,6 +68,16 @@ class LogGain(Gain):
 
     def rate(self, x: np.ndarray, theta: Theta) -> Any:
         return theta.eta / (1.0 + theta.eta * x)
+
+    def log_rate(self, unit: Any, theta: Theta) -> LogRate:
+        eta = theta.eta / unit
+        constant = np.log(eta)
+
+        def rate(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            x = 1.0 + eta * r
+            return constant - np.log(x), 1.0 / x - 1.0
+
+        return rate
 
 
 class PowerGain(Gain):
@@ -80,6 +105,19 @@ class PowerGain(Gain):
 
     def rate(self, x: np.ndarray, theta: Theta) -> Any:
         return theta.gamma / theta.R0 * np.exp(-(theta.gamma + 1.0) * np.log1p(x / theta.R0))
+
+    def log_rate(self, unit: Any, theta: Theta) -> LogRate:
+        inverse = 1.0 / (theta.R0 * unit)
+        constant, power = np.log(theta.gamma * inverse), theta.gamma + 1.0
+
+        def rate(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            x = 1.0 + r * inverse
+            return constant - power * np.log(x), power * (1.0 / x - 1.0)
+
+        return rate
+
+    def half_point(self, theta: Theta) -> Any:
+        return theta.R0 * np.expm1(np.log(2.0) / theta.gamma)
 
 
 class HillGain(Gain):
@@ -109,6 +147,23 @@ class HillGain(Gain):
         with np.errstate(divide="ignore"):  # n < 1: the first token has infinite slope
             return theta.n / theta.K * ratio ** (theta.n - 1.0) / (1.0 + ratio**theta.n) ** 2
 
+    def log_rate(self, unit: Any, theta: Theta) -> LogRate:
+        log_k, shape = np.log(theta.K * unit), theta.n
+        constant = np.log(shape) - shape * log_k
+
+        def rate(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            log_r = np.log(r)
+            u = np.exp(shape * (log_r - log_k))
+            return constant + (shape - 1.0) * log_r - 2.0 * np.log1p(u), shape - 1.0 - 2.0 * shape * u / (1.0 + u)
+
+        return rate
+
+    def is_concave(self, theta: Theta) -> bool:
+        return bool(np.all(theta.n <= 1.0))
+
+    def half_point(self, theta: Theta) -> Any:
+        return theta.K
+
 
 class RootGain(Gain):
     """h = x^g: a plain power, for the range of the data only; g > 1 is convex."""
@@ -128,6 +183,18 @@ class RootGain(Gain):
     def rate(self, x: np.ndarray, theta: Theta) -> Any:
         with np.errstate(divide="ignore"):  # g < 1: the first token has infinite slope
             return theta.g * x ** (theta.g - 1.0)
+
+    def log_rate(self, unit: Any, theta: Theta) -> LogRate:
+        power = theta.g - 1.0
+        constant = np.log(theta.g) - theta.g * np.log(unit)
+
+        def rate(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return constant + power * np.log(r), power
+
+        return rate
+
+    def is_concave(self, theta: Theta) -> bool:
+        return bool(np.all(theta.g <= 1.0))
 
 
 GAINS: dict[str, Gain] = {gain.name: gain for gain in (LogGain(), PowerGain(), HillGain(), RootGain())}

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ragscale.decisions._decision import Surface, counts, refuse, surface
 from ragscale.errors import ConfigError, ResultsError
-from ragscale.fitting._decision import Surface, counts, refuse, surface
-from ragscale.fitting._laws import Hill, Log1p, Power, Rpower
 from ragscale.results import validate
 
 _FALLING = ("loss", "perplexity", "ppl", "bits", "bpb", "nll", "error", "brier", "entropy")
@@ -73,7 +72,7 @@ def reading_threshold(
     if isinstance(results_or_fit, tuple) or hasattr(results_or_fit, "theta"):
         found = surface(results_or_fit)
         rows = _from_fit(found, by, {"N": N, "D_over_N": D_over_N, "R": R}, confidence_level)
-        if by == "N" and type(found.law) in (Log1p, Power, Hill, Rpower):
+        if by == "N" and not found.law.gain_depends_on_N:
             note = f"the law {found.law.name!r} has the same gain for every N by construction"
     else:
         if N is not None or R is not None:

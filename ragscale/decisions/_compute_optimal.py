@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ragscale.decisions._allocation import Allocation, assemble
+from ragscale.decisions._decision import Surface, answer, counts, refuse, surface
+from ragscale.decisions._split import best_split
 from ragscale.errors import ConfigError
-from ragscale.fitting._allocation import Allocation, assemble
-from ragscale.fitting._decision import Surface, counts, refuse, surface
-from ragscale.fitting._law import Theta
-from ragscale.fitting._laws import Chinchilla, Hill, Log1p, Power, Rpower
-from ragscale.fitting._split import best_split
+from ragscale.fitting.laws._law import Theta
 
 _N_NODES = 81
 _BISECTIONS = 48
@@ -112,7 +111,8 @@ def compute_optimal(
         )
     theta = found.stacked()
     problem = _Problem(found, theta, flat, free)
-    n = problem.closed_form() if problem.has_closed_form(low, high) else problem.search(low, high)
+    n = problem.closed_form(low, high)
+    n = problem.search(low, high) if n is None else n
     d, r = problem.rest(n)
     boundary = np.select([n <= low * (1 + 1e-9), n >= high * (1 - 1e-9)], ["N=min", "N=max"], problem.boundary(n, d, r))
     flat |= {"p_D": 6.0 * n[0], "p_R": np.maximum(flat["store_flops"], 0.0), "budget": flat["flops"]}
@@ -129,20 +129,14 @@ class _Problem:
         self.rows = next(iter(theta.values())).shape[0]
         self.max_d = flat.get("max_D", np.full(len(flat["flops"]), np.inf))
 
-    def has_closed_form(self, low: np.ndarray, high: np.ndarray) -> bool:
-        if self.free or type(self.law) not in (Chinchilla, Log1p, Power, Hill, Rpower):
-            return False
-        if np.any(self.flat["inference_tokens"] > 0) or np.isfinite(self.max_d).any():
-            return False
+    def closed_form(self, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
+        """Return the best N where the law states it and no limit of the problem interferes, else None."""
+        if self.free or np.any(self.flat["inference_tokens"] > 0) or np.isfinite(self.max_d).any():
+            return None
         with np.errstate(all="ignore"):
-            n = self.closed_form()
-        return bool(np.all((n > low) & (n < high)))
-
-    def closed_form(self) -> np.ndarray:
-        t, total = self.theta, self.theta.alpha + self.theta.beta
-        scale = np.exp(np.log(t.alpha * t.A / (t.beta * t.B)) / total)
-        compute = self.flat["flops"] - self.flat["store_flops"] * self.flat["R"]
-        return scale * (compute / 6) ** (t.beta / total)
+            compute = self.flat["flops"] - self.flat["store_flops"] * self.flat["R"]
+            n = answer(self.law, "_compute_optimum", compute, self.theta)
+        return n if n is not None and np.all((n > low) & (n < high)) else None
 
     def rest(self, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return D and R for models of n (S, M) parameters."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ragscale.decisions._decision import Surface, counts, refuse, scalar, surface
+from ragscale.decisions._split import best_split
 from ragscale.errors import ConfigError
-from ragscale.fitting._decision import Surface, counts, refuse, scalar, surface
-from ragscale.fitting._split import best_split
 
 _LIMITS = {
     "D=min": "; all that may goes to the store",

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ragscale.errors import ConfigError
-from ragscale.fitting._law import Parameter
+from ragscale.fitting.laws._law import Parameter
 
 _RISING = ("acc", "exact_match", "f1", "em", "recall", "precision", "hit", "ndcg", "mrr", "score")
 _PERPLEXITY = ("perplexity", "ppl")

@@ -17,10 +17,10 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from ragscale.errors import ConfigError
-from ragscale.fitting._distinct import find_distinct
-from ragscale.fitting._law import Parameter, ScalingLaw, SeparableLaw, Theta
-from ragscale.fitting._links import Link
-from ragscale.fitting._objective import Objective
+from ragscale.fitting.laws._law import Parameter, ScalingLaw, SeparableLaw, Theta
+from ragscale.fitting.solver._distinct import find_distinct
+from ragscale.fitting.solver._links import Link
+from ragscale.fitting.solver._objective import Objective
 
 _STEP = 6e-6
 

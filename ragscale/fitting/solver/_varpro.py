@@ -20,8 +20,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.stats import qmc
 
-from ragscale.fitting._linear import nonnegative, solve
-from ragscale.fitting._problem import Columns, Problem, Slope
+from ragscale.fitting.solver._linear import nonnegative, solve
+from ragscale.fitting.solver._problem import Columns, Problem, Slope
 
 _GRID = {1: 60, 2: 24, 3: 14, 4: 8, 5: 5}
 _BLOCK = 300_000  # doubles in the largest array of a batch: what stays near the processor

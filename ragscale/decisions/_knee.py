@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from ragscale.fitting._decision import Surface, counts, refuse, scalar, surface
-from ragscale.fitting._law import Theta
+from ragscale.decisions._decision import Surface, counts, refuse, scalar, surface
+from ragscale.fitting.laws._law import Theta
 
 Definition = Literal["exchange", "curvature", "gain_fraction"]
 _NODES = 241

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ragscale.fitting._decision import Estimate, counts, refuse, surface
+from ragscale.decisions._decision import Estimate, counts, refuse, surface
 
 
 def exchange_rate(fit_or_bootstrap: Any, *, N: Any, D: Any, R: Any) -> Estimate:

@@ -6,14 +6,14 @@ D = (T/p_D) expit(-z) are both exact however close to an end they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
-from ragscale.fitting._law import ScalingLaw, Theta
-from ragscale.fitting._laws import EffectiveData, Interaction, _AdditiveLaw
+from ragscale.decisions._decision import answer
+from ragscale.fitting.laws._law import GainRate, ScalingLaw, Theta
 
 _CHUNK = 1 << 15  # elements worked on at a time: they stay in the cache
 _Z_LOW = -40.0  # a store of T exp(-40) tokens
@@ -85,10 +85,10 @@ class Line:
     def optimum(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if "R" not in self.law.variables:
             z = np.full(self.shape, -np.inf)
-        elif self._is_concave():
-            z = self._by_newton()
-        elif type(self.law) is EffectiveData:
-            z = self._by_ends()
+        elif (rate := answer(self.law, "_gain_rate", self.n, self.theta)) is not None:
+            z = self._by_newton(rate)
+        elif (worth := answer(self.law, "_constant_exchange_rate", self.theta)) is not None:
+            z = self._by_ends(worth)
         else:
             z = self._by_search()
         return self._against_no_store(z)
@@ -110,56 +110,9 @@ class Line:
 
     # Concave gains: one stationary point ---------------------------------------------------------------------------
 
-    def _is_concave(self) -> bool:
-        law, theta = self.law, self.theta
-        if type(law).__module__ != "ragscale.fitting._laws" or not isinstance(law, (_AdditiveLaw, Interaction)):
-            return False
-        if isinstance(law, Interaction) and np.any(theta.mu != 0):
-            return False
-        shape = law.gain.name
-        if shape in ("hill", "rpower"):
-            return bool(np.all((theta.n if shape == "hill" else theta.g) <= 1.0))
-        return True
-
-    def _log_gain_rate(self) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        """Return a function from R to ln(-dL/dR) and its derivative with respect to ln R."""
-        theta, gain = self.theta, self.law.gain.name  # type: ignore[attr-defined]
-        unit = self.n if self.law.name == "log_ratio" else 1.0
-        scale = np.log(theta.C) - np.log(unit)
-        if isinstance(self.law, Interaction):
-            scale = scale - theta.nu * np.log(self.n)
-        if gain == "log1p":
-            eta, constant = theta.eta / unit, scale + np.log(theta.eta)
-
-            def rate(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-                x = 1.0 + eta * r
-                return constant - np.log(x), 1.0 / x - 1.0
-        elif gain == "power":
-            constant, power = scale + np.log(theta.gamma / theta.R0), theta.gamma + 1.0
-            inverse = 1.0 / theta.R0
-
-            def rate(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-                x = 1.0 + r * inverse
-                return constant - power * np.log(x), power * (1.0 / x - 1.0)
-        elif gain == "hill":
-            constant, shape = scale + np.log(theta.n) - theta.n * np.log(theta.K), theta.n
-            log_k = np.log(theta.K)
-
-            def rate(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-                log_r = np.log(r)
-                u = np.exp(shape * (log_r - log_k))
-                return constant + (shape - 1.0) * log_r - 2.0 * np.log1p(u), shape - 1.0 - 2.0 * shape * u / (1.0 + u)
-        else:
-            constant, power = scale + np.log(theta.g), theta.g - 1.0
-
-            def rate(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-                return constant + power * np.log(r), power
-
-        return rate
-
-    def _by_newton(self) -> np.ndarray:
+    def _by_newton(self, rate: GainRate) -> np.ndarray:
         """Find where ln(worth of a store token) - ln(worth of a pretraining token at its price) falls through 0."""
-        theta, rate = self.theta, self._log_gain_rate()
+        theta = self.theta
         fall = theta.beta + 1.0
         constant = fall * np.log(self.all_d) - np.log(theta.B) - np.log(theta.beta) - np.log(self.price)
         all_r = self.all_r
@@ -195,8 +148,8 @@ class Line:
 
     # A constant exchange rate: one of the ends ---------------------------------------------------------------------
 
-    def _by_ends(self) -> np.ndarray:
-        pays = self.theta.eta > self.price
+    def _by_ends(self, worth: np.ndarray) -> np.ndarray:
+        pays = worth > self.price
         return np.where(pays, self.z_high, np.minimum(self.z_max_d, self.z_high)) + np.zeros(self.shape)
 
     # Any law: every stationary point -------------------------------------------------------------------------------

@@ -1,0 +1,10 @@
+from ._allocation import Allocation as Allocation
+from ._allocation import optimal_allocation as optimal_allocation
+from ._compute_optimal import compute_optimal as compute_optimal
+from ._critical_store import critical_store as critical_store
+from ._decision import Estimate as Estimate
+from ._exchange import exchange_rate as exchange_rate
+from ._knee import Knee as Knee
+from ._knee import knee_point as knee_point
+from ._reading_threshold import reading_threshold as reading_threshold
+from ._substitution import substitution as substitution

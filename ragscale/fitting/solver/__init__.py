@@ -1,0 +1,1 @@
+"""How a law is fitted: the problem, variable projection, objectives and links."""
