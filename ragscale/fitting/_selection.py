@@ -208,8 +208,8 @@ def compare_laws(
     -------
     DataFrame
         Indexed by law, best first: ``n_parameters``, ``objective``, ``aicc``, ``delta_aicc``, ``tied`` (within 2 of the
-        best), held-out errors ``leave_one_N``, ``largest_compute``, ``k_fold`` (see `cross_validate`), and ``problem``: why
-        a law could not be fitted or validated (its numbers are then missing). ``attrs["fits"]`` has the fits by name.
+        best), held-out errors ``leave_one_N``, ``largest_compute``, ``k_fold`` (see `cross_validate`), and ``problem``:
+        why a law could not be fitted or validated (its numbers are then missing). ``attrs["fits"]`` has the fits.
 
     Examples
     --------
