@@ -69,6 +69,13 @@ class Passage:
 def check_windows(size: int, overlap: int) -> None:
     """Raise a ConfigError unless windows of ``size`` tokens can overlap by ``overlap`` and still move forward."""
     problems = []
+    wrong = [
+        f"{name} must be a whole number, got {value!r}"
+        for name, value in (("size", size), ("overlap", overlap))
+        if not isinstance(value, int) or isinstance(value, bool)
+    ]
+    if wrong:
+        raise ConfigError("passages cannot be cut: " + "; ".join(wrong))
     if size < 2:
         problems.append(f"size must be at least 2 tokens, got {size}")
     if overlap < 0 or overlap >= max(size, 1):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import operator
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, Self, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ragscale._counts import as_count, as_counts
 from ragscale._files import atomic_write, file_digest, read_json, write_json
 from ragscale.errors import CheckpointError, ConfigError, NotIndexedError
 from ragscale.passages import Passage
@@ -193,7 +193,7 @@ class Retriever(ABC):
         """
         passages = self.passages
         texts = _check_queries(queries)
-        k = _check_count("k", k, least=1)
+        k = as_count("k", k, least=1)
         self._progress = progress
         try:
             if store_tokens is None:
@@ -203,8 +203,7 @@ class Retriever(ABC):
             self._progress = False
 
     def _search_stores(self, texts: list[str], k: int, store_tokens: int | Sequence[int]) -> dict[int, Hits]:
-        sizes = [store_tokens] if np.ndim(store_tokens) == 0 else list(store_tokens)  # type: ignore[arg-type]
-        sizes = [_check_count("store_tokens", size, least=0) for size in sizes]
+        sizes = as_counts("store_tokens", store_tokens)
         n_in_store = {size: self.n_passages_in_store(size) for size in sizes}
         found = self._hits(texts, k, sorted(set(n_in_store.values())))
         return {size: found[n] for size, n in n_in_store.items()}
@@ -477,20 +476,6 @@ def _check_queries(queries: str | Sequence[str]) -> list[str]:
     if wrong:
         raise ConfigError(f"queries must be strings: {'; '.join(wrong[:10])}")
     return texts
-
-
-def _check_count(name: str, value: Any, *, least: int) -> int:
-    try:
-        count = int(value) if _is_whole_float(value) else operator.index(value)
-    except TypeError:
-        raise ConfigError(f"{name} must be a whole number, got {value!r}") from None
-    if count < least:
-        raise ConfigError(f"{name} must be at least {least}, got {value!r}")
-    return count
-
-
-def _is_whole_float(value: object) -> bool:
-    return isinstance(value, float | np.floating) and float(value).is_integer()
 
 
 def _no_hits(n_queries: int, k: int) -> Hits:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from ragscale._counts import whole_or_same
 from ragscale._files import atomic_write, value_digest
 from ragscale.errors import ConfigError, SplitError
 from ragscale.passages import check_windows
@@ -126,6 +127,10 @@ def split_corpus(
     return Split.load(job.out)
 
 
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 class SplitJob:
     """The stages of one split in one folder; each knows what is done already.
 
@@ -163,10 +168,14 @@ class SplitJob:
     ) -> SplitJob:
         """Check the settings and take in the tokenizer and the questions; nothing is written yet."""
         problems = []
-        if max_tokens is not None and max_tokens < 1:
-            problems.append(f"max_tokens must be at least 1, got {max_tokens}")
-        if validation_tokens < 0:
-            problems.append(f"validation_tokens must not be negative, got {validation_tokens}")
+        max_tokens, validation_tokens = whole_or_same(max_tokens), whole_or_same(validation_tokens)
+        passage_size, passage_overlap = whole_or_same(passage_size), whole_or_same(passage_overlap)
+        if max_tokens is not None and not (_is_int(max_tokens) and max_tokens >= 1):
+            problems.append(f"max_tokens must be at least 1, a whole number or None, got {max_tokens!r}")
+        if not (_is_int(validation_tokens) and validation_tokens >= 0):
+            problems.append(f"validation_tokens must not be negative, and a whole number, got {validation_tokens!r}")
+        if not _is_int(whole_or_same(seed)):
+            problems.append(f"seed must be a whole number, got {seed!r}")
         if deduplicate not in ("exact", "minhash", None):
             problems.append(f"deduplicate must be 'exact', 'minhash' or None, got {deduplicate!r}")
         if not 0 <= max_rejected <= 1:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ragscale._counts import as_counts, whole_or_same
 from ragscale._files import read_json, value_digest
 from ragscale.errors import SplitError
 from ragscale.passages import Document
@@ -134,8 +135,7 @@ class Split:
         SplitError
             When D is not between 0 and T.
         """
-        self._check("D", D)
-        return self._stream("tokens", int(D), self.n_tokens)
+        return self._stream("tokens", self._check("D", D), self.n_tokens)
 
     @property
     def validation(self) -> TokenStream:
@@ -175,8 +175,7 @@ class Split:
         SplitError
             When R is not between 0 and T, or the store would reach into the pretraining tokens.
         """
-        self._check("R", R)
-        self._check("D", D)
+        R, D = self._check("R", R), self._check("D", D)
         shared = D + R - self.n_tokens
         if shared > 0 and not allow_overlap:
             raise SplitError(
@@ -185,21 +184,23 @@ class Split:
                 f"R={self.n_tokens - D:,}, or pass allow_overlap=True"
             )
         passages = Passages(self.path / "passages")
-        n, unique, tokens = passages.prefix(int(R))
+        n, unique, tokens = passages.prefix(R)
         return Store(
-            R=int(R),
+            R=R,
             passages=Passages(self.path / "passages", 0, n),
             n_tokens=unique,
             n_passage_tokens=tokens,
-            overlap_tokens=max(0, int(D) + unique - self.n_tokens),
+            overlap_tokens=max(0, D + unique - self.n_tokens),
             digest=value_digest([self.digest, "store", n]),
         )
 
-    def _check(self, name: str, value: int) -> None:
-        if isinstance(value, bool) or int(value) != value or not 0 <= value <= self.n_tokens:
+    def _check(self, name: str, value: Any) -> int:
+        count = whole_or_same(value)
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= self.n_tokens:
             raise SplitError(
                 f"{name} must be a whole number from 0 to {self.n_tokens:,} (T of this split), got {value!r}"
             )
+        return count
 
     def frontier(self, shares: Sequence[float] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)) -> pd.DataFrame:
         """Return the cells with D + R = T, one per share R / T."""
@@ -211,6 +212,7 @@ class Split:
 
     def cells(self, D: Sequence[int], R: Sequence[int], *, allow_overlap: bool = False) -> pd.DataFrame:
         """Return every pair of D and R with the tokens that the two would share; overlap raises unless allowed."""
+        D, R = as_counts("D", D, error=SplitError), as_counts("R", R, error=SplitError)
         rows = [
             {"D": d, "R": r, "overlap_tokens": self.store(r, D=d, allow_overlap=allow_overlap).overlap_tokens}
             for d in D

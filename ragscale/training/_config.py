@@ -5,12 +5,28 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+from ragscale._counts import whole_or_same
 from ragscale.errors import ConfigError
 
 SCHEDULES = ("wsd", "cosine", "wsd-s")
 SHAPES = ("1-sqrt", "linear", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16", "bf16-true")
 PARALLEL = ("auto", "none", "ddp", "fsdp")
+
+COUNTS = (
+    "seq_len",
+    "batch_tokens",
+    "warmup_steps",
+    "eos_id",
+    "seed",
+    "micro_batch_tokens",
+    "log_every",
+    "validate_every",
+    "save_every",
+    "keep_states",
+    "validation_tokens",
+    "max_bad_steps",
+)
 
 # these decide how a run is carried out, not what it computes: a resumed run may change them
 RUNTIME_FIELDS = frozenset(
@@ -144,6 +160,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if isinstance(self.betas, list):
             object.__setattr__(self, "betas", tuple(self.betas))
+        for name in COUNTS:
+            object.__setattr__(self, name, whole_or_same(getattr(self, name)))
         problems = list(self._problems())
         if problems:
             raise ConfigError("this training configuration cannot work:\n- " + "\n- ".join(problems))

@@ -19,6 +19,7 @@ from ragscale.errors import ConfigError
 from ragscale.training._windows import shuffled_block
 
 IGNORED = -100
+_IDS_AT_ONCE = 1 << 24
 
 Batch = TypeVar("Batch")
 
@@ -113,6 +114,35 @@ def _as_stream(data: Any, what: str) -> Any:
     return data
 
 
+def check_ids(stream: Any, limit: int, vocab_size: int, what: str) -> None:
+    """Read the first ``limit`` tokens of a stream and refuse an id that is none of the model's.
+
+    Raises
+    ------
+    ConfigError
+        With the id, its place, and the size to give.
+    """
+    for start in range(0, min(limit, len(stream)), _IDS_AT_ONCE):
+        ids = np.asarray(stream[start : min(start + _IDS_AT_ONCE, limit)])
+        least, most = int(ids.min()), int(ids.max())
+        if least < 0 or most >= vocab_size:
+            wrong = least if least < 0 else most
+            place = start + int(np.flatnonzero(ids == wrong)[0])
+            raise ConfigError(_outside(f"{what} at place {place:,}", wrong, vocab_size))
+
+
+def _outside(where: str, wrong: int, vocab_size: int) -> str:
+    if wrong < 0:
+        return (
+            f"{where} holds token id {wrong}: ids are 0 to {vocab_size - 1} (vocab_size={vocab_size}); a negative one "
+            "is padding or damage, take it out of the stream"
+        )
+    return (
+        f"{where} holds token id {wrong}, but the model's vocab_size is {vocab_size}: "
+        f"give ModelConfig a vocab_size of at least {wrong + 1}"
+    )
+
+
 def _stream_digest(stream: Any) -> str:
     """Digest the beginning of a stream: enough to tell runs apart, and unchanged when text is added at the end."""
     beginning = np.asarray(stream[: min(len(stream), 65_536)]).astype("<i8")
@@ -168,12 +198,10 @@ class Order:
             tokens = np.asarray(self.source.tokens[start : start + max(n_inputs, n_targets + 1)])
             inputs[row, :n_inputs] = tokens[:n_inputs]
             targets[row, :n_targets] = tokens[1 : n_targets + 1]
-        worst = max(int(inputs.max()), int(targets.max()))
-        if worst >= self.vocab_size:
-            raise ConfigError(
-                f"step {step} holds token id {worst}, but the model's vocab_size is {self.vocab_size}: "
-                f"give ModelConfig a vocab_size of at least {worst + 1}"
-            )
+        read = targets[targets != IGNORED]
+        least, most = int(min(inputs.min(), read.min(initial=0))), int(max(inputs.max(), read.max(initial=0)))
+        if least < 0 or most >= self.vocab_size:
+            raise ConfigError(_outside(f"step {step}", least if least < 0 else most, self.vocab_size))
         return inputs, targets
 
     def _position(self, block: int, limit: int | None) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ragscale.errors import ConfigError
 from ragscale.training._config import TrainConfig
 from ragscale.training._model import ModelConfig
@@ -133,8 +135,7 @@ def _rows(
     from ragscale.training._train import disk_bytes
 
     if ratios:
-        values = [tokens] if isinstance(tokens, (int, float)) else tokens
-        tokens = [round(ratio * model.n_params) for ratio in values]
+        tokens = [round(ratio * model.n_params) for ratio in _ratios(tokens)]
     plan = make_plan(model, config, tokens)
     flops_per_token = model.flops(plan.config.seq_len)
     rows, trunk = [], 0
@@ -166,6 +167,22 @@ def _rows(
             }
         )
     return rows
+
+
+def _ratios(values: Any) -> list[float]:
+    """Return D / N as finite numbers above 0, every wrong one named."""
+    listed = np.atleast_1d(np.asarray(values, dtype=object)).ravel().tolist()
+    bad = [value for value in listed if isinstance(value, bool | str) or not _is_positive(value)]
+    if bad or not listed:
+        raise ConfigError(f"with ratios=True tokens are values of D / N above 0, got {bad or 'none'}")
+    return [float(value) for value in listed]
+
+
+def _is_positive(value: Any) -> bool:
+    try:
+        return 0 < float(value) < float("inf")
+    except (TypeError, ValueError):
+        return False
 
 
 def _decay_steps(segment: Segment) -> int:

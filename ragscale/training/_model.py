@@ -6,6 +6,7 @@ import zlib
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from ragscale._counts import whole_or_same
 from ragscale._extras import require
 from ragscale.errors import ConfigError
 
@@ -100,6 +101,8 @@ class ModelConfig:
     name: str = "custom"
 
     def __post_init__(self) -> None:
+        for name in ("n_layers", "d_model", "n_heads", "d_ff", "vocab_size", "n_kv_heads", "head_dim", "max_seq_len"):
+            object.__setattr__(self, name, whole_or_same(getattr(self, name)))
         problems = [
             f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}"
             for name in ("n_layers", "d_model", "n_heads", "d_ff", "vocab_size", "max_seq_len")

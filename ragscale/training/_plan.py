@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from ragscale._counts import as_counts
 from ragscale.errors import ConfigError
 from ragscale.training._config import TrainConfig, ladder_batch_tokens, ladder_learning_rate
 from ragscale.training._model import ModelConfig
@@ -144,12 +143,9 @@ def make_plan(model: ModelConfig, config: TrainConfig, tokens: int | Sequence[in
     [('trunk', 0, 161), ('D500000', 161, 201), ('trunk', 161, 321), ('D1000000', 321, 401)]
     """
     problems: list[str] = []
-    try:
-        values = sorted({int(value) for value in np.atleast_1d(np.asarray(tokens)).tolist()})
-    except (TypeError, ValueError):
-        raise ConfigError(f"tokens must be a whole number or several, got {tokens!r}") from None
-    if not values or values[0] < 2:
-        raise ConfigError(f"every D must be at least 2 tokens, got {tokens!r}")
+    values = sorted(set(as_counts("tokens", tokens, least=2)))
+    if not values:
+        raise ConfigError("tokens names no D: give one count of tokens or several")
     if config.seq_len > model.max_seq_len:
         problems.append(
             f"seq_len={config.seq_len} exceeds the model's max_seq_len={model.max_seq_len}: "

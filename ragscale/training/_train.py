@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ragscale._counts import as_counts
 from ragscale._extras import require
 from ragscale._files import read_json, value_digest, write_json
 from ragscale.errors import CheckpointError, ConfigError, OutOfMemory
@@ -24,7 +25,7 @@ from ragscale.training._checkpoint import (
     write_state,
 )
 from ragscale.training._config import RUNTIME_FIELDS, TrainConfig
-from ragscale.training._data import Order, Source, open_source, prefetch
+from ragscale.training._data import Order, Source, check_ids, open_source, prefetch
 from ragscale.training._log import Log
 from ragscale.training._model import ModelConfig
 from ragscale.training._plan import Plan, Segment, make_plan
@@ -107,13 +108,16 @@ def train(
 
     out = Path(out)
     processes = open_processes(device)
-    source = open_source(data, max(_values(tokens)), validation=validation, repeat=config.repeat)
-    config = _fit_to_data(model_config, config, source, processes.device)
+    values = as_counts("tokens", tokens, least=2)
+    if not values:
+        raise ConfigError("tokens names no D: give one count of tokens or several")
+    source = open_source(data, max(values), validation=validation, repeat=config.repeat)
+    config = _fit_to_data(model_config, config, source, processes.device, max(values))
     with processes.first_only() as first:
         if first:
             _open_folder(out, resume)
     config = _agree_with_stored_run(out, model_config, config, source)
-    plan = make_plan(model_config, config, tokens)
+    plan = make_plan(model_config, config, values)
     _check_length(plan, source)
     if only_trunk and config.schedule != "wsd":
         raise ConfigError(f"only_trunk needs schedule='wsd': {config.schedule!r} has no trunk that branches leave")
@@ -160,11 +164,7 @@ def evaluate_loss(
     return _mean_loss(engine, source.tokens, checkpoint.model, config, processes)
 
 
-def _values(tokens: int | Sequence[int]) -> list[int]:
-    return [tokens] if isinstance(tokens, int) else [int(value) for value in tokens]
-
-
-def _fit_to_data(model: ModelConfig, config: TrainConfig, source: Source, device: Any) -> TrainConfig:
+def _fit_to_data(model: ModelConfig, config: TrainConfig, source: Source, device: Any, longest: int) -> TrainConfig:
     """Settle what depends on the data and the device; refuse a model that the data does not fit."""
     from ragscale.training._engine import resolve_precision
 
@@ -181,6 +181,15 @@ def _fit_to_data(model: ModelConfig, config: TrainConfig, source: Source, device
         )
     if eos_id is not None and eos_id >= model.vocab_size:
         problems.append(f"eos_id={eos_id} is outside the model's vocabulary of {model.vocab_size}")
+    if source.vocab_size is None:  # a split has checked its ids
+        for stream, what, limit in (
+            (source.tokens, "the token stream", longest),
+            (source.validation, "the validation stream", config.validation_tokens),
+        ):
+            try:
+                check_ids(() if stream is None else stream, limit, model.vocab_size, what)
+            except ConfigError as error:
+                problems.append(str(error))
     if problems:
         raise ConfigError("model and data do not fit together:\n- " + "\n- ".join(problems))
     return config.replace(eos_id=eos_id, precision=resolve_precision(config, model, device))

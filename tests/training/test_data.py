@@ -189,3 +189,25 @@ def test_flex_attention_equals_the_dense_mask() -> None:
     with pytest.warns(UserWarning, match="flex_attention called without torch.compile"):
         flex = flex_attention(q, k, v, block_mask=block_mask)
     torch.testing.assert_close(flex, dense, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong", "advice"), [(2500, 99, "at least 100"), (0, 64, "at least 65"), (7, -1, "0 to 63")]
+)
+@pytest.mark.parametrize("dtype", [np.int64, np.int32])
+def test_an_id_that_is_none_of_the_models_is_refused_before_a_step(tmp_path, place, wrong, advice, dtype):
+    import ragscale as rs
+
+    tokens = np.random.default_rng(0).integers(0, 64, 3000).astype(dtype)
+    tokens[place] = wrong
+    model = rs.training.ModelConfig.custom(n_layers=1, d_model=16, n_heads=2, d_ff=32, vocab_size=64)
+    config = rs.training.TrainConfig(seq_len=16, batch_tokens=16)
+    run = {"tokens": 3000, "device": "cpu", "progress": False}
+    message = rf"token stream at place {place:,} holds token id {wrong}\b.*{advice}"
+    with pytest.raises(ConfigError, match=message):
+        rs.train(model, tokens, config, out=tmp_path / "a", **run)
+    good = np.where((tokens < 0) | (tokens > 63), 5, tokens)
+    with pytest.raises(ConfigError, match=f"validation stream.*{advice}"):
+        rs.train(model, good, config, out=tmp_path / "b", validation=tokens, **run)
+    for folder in ("a", "b"):
+        assert not list((tmp_path / folder).rglob("*.jsonl"))
