@@ -38,6 +38,14 @@ class CheckpointError(RagscaleError, RuntimeError):
     """A checkpoint or saved artefact is missing, damaged or belongs to something else."""
 
 
+class FileError(RagscaleError, OSError):
+    """A file or folder cannot be read or written: the disk is full or read-only, or the right to do so is missing."""
+
+
+class MissingFileError(FileError, FileNotFoundError):
+    """There is no such file."""
+
+
 class OutOfMemory(RagscaleError, MemoryError):
     """A device has too little memory; the message says which setting to change."""
 

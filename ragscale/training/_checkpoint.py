@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
-import secrets
 import shutil
 import sys
 import warnings
@@ -15,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ragscale import _files
 from ragscale._extras import require, without_progress_bars
-from ragscale._files import _sync_directory, file_digest, read_json, write_json
+from ragscale._files import file_digest, read_json, write_json
 from ragscale.errors import CheckpointError, RagscaleWarning
 from ragscale.training._config import TrainConfig
 from ragscale.training._model import ModelConfig
 
 _CARD = "ragscale.json"
+_AGAIN = " and call train again with the same arguments; it goes on from the last saved state"
 _CHECKPOINT, _STATE = "ragscale.checkpoint", "ragscale.training-state"
 
 
@@ -271,54 +271,15 @@ def versions() -> dict[str, str]:
 @contextlib.contextmanager
 def disk_errors(path: Path, size: int | None = None) -> Iterator[None]:
     """Turn the operating system's refusals into errors that say what to do."""
-    try:
+    with _files.disk_errors(path, error=CheckpointError, size=size, advice=_AGAIN):
         yield
-    except OSError as error:
-        raise CheckpointError(_explain(path, error.errno, str(error), size)) from error
-    except Exception as error:
-        # safetensors reports the operating system's refusal as text in an error of its own
-        if type(error).__name__ == "SafetensorError" and "os error" in str(error):
-            code = int(str(error).split("os error")[1].strip(" )(").split(")")[0].split(",")[0])
-            raise CheckpointError(_explain(path, code, str(error), size)) from error
-        raise
-
-
-def _explain(path: Path, code: int | None, text: str, size: int | None) -> str:
-    needed = "" if size is None else f", about {size / 2**20:,.1f} MiB,"
-    nearest = next((parent for parent in (path, *path.parents) if parent.exists()), Path("/"))
-    if code in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        free = shutil.disk_usage(nearest).free
-        return (
-            f"no room to write {path}{needed} with {free / 2**20:,.1f} MiB free ({text}): free some space and call "
-            "train again with the same arguments; it goes on from the last saved state"
-        )
-    if code in {errno.EROFS, errno.EACCES, errno.EPERM}:
-        return f"{path} cannot be written ({text}): give an out folder that you may write to"
-    return f"{path} could not be written: {text}"
 
 
 @contextlib.contextmanager
 def _whole_folder(path: Path, size: int) -> Iterator[Path]:
     """Fill a temporary folder that takes its name only when it is complete and on disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    with disk_errors(path, size):
-        try:
-            temporary.mkdir(parents=True)
-            yield temporary
-            for file in temporary.iterdir():
-                descriptor = os.open(file, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-            _sync_directory(temporary)
-            if path.exists():
-                # one that is damaged, or the same with another mark
-                shutil.rmtree(path)
-            os.replace(temporary, path)
-            _sync_directory(path.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with _files.whole_folder(path, error=CheckpointError, size=size, advice=_AGAIN) as folder:
+        yield folder
 
 
 def _save_tensors(path: Path, tensors: dict[str, Any]) -> None:

@@ -138,8 +138,8 @@ def test_a_full_disk_says_what_is_needed_and_the_run_goes_on_later(tmp_path: Pat
     [
         (errno.ENOSPC, "free some space"),
         (errno.EDQUOT, "free some space"),
-        (errno.EROFS, "give an out folder"),
-        (errno.EACCES, "give an out folder"),
+        (errno.EROFS, "give a folder that you may write to"),
+        (errno.EACCES, "give a folder that you may write to"),
         (errno.EIO, "could not be written"),
     ],
 )
