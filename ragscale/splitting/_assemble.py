@@ -130,7 +130,7 @@ def assemble(
         target = out / path.name
         shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
         os.replace(path, target)
-    write_json(out / "manifest.json", manifest, schema=SCHEMA, version=VERSION)
+    write_json(out / "manifest.json", manifest, schema=SCHEMA, version=VERSION, seal=False)  # has its own digest
     return manifest
 
 

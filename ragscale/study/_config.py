@@ -236,7 +236,7 @@ class StudyConfig:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the configuration as JSON."""
-        write_json(path, {"config": self.to_dict()}, schema=_SCHEMA, version=_VERSION)
+        write_json(path, {"config": self.to_dict()}, schema=_SCHEMA, version=_VERSION, seal=False)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> StudyConfig:
