@@ -31,6 +31,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **open_options:
         When the disk is full, read-only or not ours to write to.
     """
     path = Path(path)
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))  # the file that is meant, not the link to it
     temporary = attempt_name(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,8 @@ Usual: ``task``, ``metric``, ``seed``. Optional: ``N_total, stderr, n_examples, 
 run``. Any further column is kept and tells rows apart.
 """
 
-from ragscale.results._files import append, read, write
+from ragscale.results._append import append
+from ragscale.results._files import read, write
 from ragscale.results._lm_eval import read_lm_eval
 from ragscale.results._paper import read_paper_csv
 from ragscale.results._result import Result

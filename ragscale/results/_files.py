@@ -7,8 +7,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,6 @@ from ragscale._extras import require
 from ragscale._files import atomic_write
 from ragscale.errors import ResultsError, ResultsWarning
 from ragscale.results._table import validate
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows has no advisory locks; one writer at a time there
-    fcntl = None
 
 _SUFFIXES = (".jsonl", ".csv", ".parquet")
 _TEXT_COLUMNS = ("task", "metric", "retriever", "condition", "split", "run")
@@ -84,98 +78,11 @@ def write(results: Any, path: str | os.PathLike[str]) -> None:
         file.write(content)
 
 
-def append(results: Any, path: str | os.PathLike[str]) -> None:
-    """Add rows to a results table on disk, creating it if need be.
-
-    A ``.jsonl`` grows in place: rows are written whole and synced, and half a row that a killed run left behind is
-    removed first. The other two formats are read and replaced as a whole. Appenders on one machine wait for each other.
-
-    Parameters
-    ----------
-    results : DataFrame, or anything that `validate` accepts
-        The new rows.
-    path : path
-        A ``.jsonl`` (best for many appends), ``.csv`` or ``.parquet`` file.
-
-    Raises
-    ------
-    ResultsError
-        As for `write`; the file is then unchanged.
-    """
-    path = Path(path)
-    suffix = _suffix(path)
-    with warnings.catch_warnings():
-        # that the new rows hold no R = 0 says nothing: the file may
-        warnings.filterwarnings("ignore", message="no row has R = 0", category=ResultsWarning)
-        rows = validate(results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.parent):
-        if suffix == ".jsonl":
-            _grow(path, _encode(rows, suffix))
-            return
-        if path.exists():
-            rows = pd.concat([_READERS[suffix](path), rows], ignore_index=True)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ResultsWarning)
-                rows = validate(rows)
-        content = _encode(rows, suffix)
-        with atomic_write(path) as file:
-            file.write(content)
-
-
 def _suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise ResultsError(f"{path}: the suffix {path.suffix!r} is not one of {', '.join(_SUFFIXES)}")
     return suffix
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    if fcntl is None:  # pragma: no cover
-        yield
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _grow(path: Path, content: bytes) -> None:
-    with open(path, "a+b") as file:
-        whole = _whole_length(file)
-        file.truncate(whole)
-        if whole and _last_byte(file, whole) != b"\n":
-            content = b"\n" + content
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _last_byte(file: Any, end: int) -> bytes:
-    file.seek(end - 1)
-    return file.read(1)
-
-
-def _whole_length(file: Any) -> int:
-    """Return where the last whole row ends; a last line without newline counts when it is valid JSON."""
-    end = file.seek(0, os.SEEK_END)
-    tail, start = b"", end
-    while start > 0 and b"\n" not in tail:
-        step = min(start, 1 << 16)
-        start -= step
-        file.seek(start)
-        tail = file.read(step) + tail
-    last = tail.rpartition(b"\n")[2]
-    if not last:
-        return end
-    try:
-        json.loads(last)
-    except ValueError:
-        return end - len(last)
-    return end
 
 
 def _read_jsonl(path: Path) -> pd.DataFrame:
