@@ -33,6 +33,7 @@ RUNTIME_FIELDS = frozenset(
     {
         "micro_batch_tokens",
         "compile",
+        "cuda_graph",
         "parallel",
         "activation_checkpointing",
         "deterministic",
@@ -99,8 +100,15 @@ class TrainConfig:
         Tokens per forward pass and process; None chooses. The first thing to lower when memory runs out.
     activation_checkpointing : bool
         Recompute the blocks in the backward pass: a third more compute for far less memory.
-    compile : bool or None
-        torch.compile; None means on CUDA only (on CPUs it gains nothing).
+    compile : bool, "stack" or None
+        torch.compile of the repeated block, once; ``"stack"`` compiles the whole stack of blocks instead, which takes
+        several times as long. None: on CUDA, and there only when the run is long enough to win back the seconds of
+        compilation (always with ``deterministic``); on CPUs it gains nothing.
+    cuda_graph : bool
+        Replay the whole step as one CUDA graph after the first few: for models so small that a step takes no longer
+        than launching its kernels. The first replay is checked against the same step run as usual, and a warning says
+        if it is not used. Without effect on CPUs, with several processes, ``document_mask`` or
+        ``activation_checkpointing``.
     parallel : {"auto", "none", "ddp", "fsdp"}
         Under torchrun: "auto" replicates models below 1B parameters (DDP) and shards larger ones (FSDP2).
     deterministic : bool
@@ -146,7 +154,8 @@ class TrainConfig:
     allow_short_runs: bool = False
     micro_batch_tokens: int | None = None
     activation_checkpointing: bool = False
-    compile: bool | None = None
+    compile: bool | Literal["stack"] | None = None
+    cuda_graph: bool = False
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     deterministic: bool = False
     log_every: int = 10
@@ -198,6 +207,8 @@ class TrainConfig:
         ):
             if getattr(self, name) not in choices:
                 yield f"{name} must be one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}"
+        if self.compile not in {None, True, False, "stack"}:
+            yield f"compile must be None, True, False or 'stack', got {self.compile!r}"
         for name in ("learning_rate", "eps", "clip_norm", "save_minutes"):
             value = getattr(self, name)
             if value is not None and not value > 0:

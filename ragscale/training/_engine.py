@@ -12,6 +12,8 @@ from torch import nn
 
 from ragscale.errors import ConfigError
 from ragscale.training._attention import document_mask, use_ragscale_attention
+from ragscale.training._capture import CapturedStep
+from ragscale.training._compile import compile_decoder, compiling, eagerly
 from ragscale.training._config import TrainConfig
 from ragscale.training._loss import linear_cross_entropy
 from ragscale.training._memory import SHARD_FROM, activation_bytes
@@ -98,9 +100,9 @@ class Engine:
                 new(activation_checkpointing_kwargs={"use_reentrant": False})
             else:
                 hf_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self._compiled = self.device.type == "cuda" if config.compile is None else config.compile
+        self._compiled = self.device.type == "cuda" if config.compile is None else bool(config.compile)
         if self._compiled and not self._sharded:
-            hf_model.model.compile(dynamic=False)
+            compile_decoder(hf_model.model, stack=config.compile == "stack")
         self._module = _WithLoss(hf_model, config.z_loss, compute_type)
         self._run: Any = self._module
         if self._sharded:
@@ -119,10 +121,30 @@ class Engine:
         ]
         assert config.learning_rate is not None
         assert config.betas is not None
+        capture = config.cuda_graph and self._can_capture()
+        # a recorded step reads its rate from the device
+        self._rate = torch.tensor(config.learning_rate, device=self.device) if capture else None
         self._optimizer = torch.optim.AdamW(
-            groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True
+            groups,
+            lr=config.learning_rate if self._rate is None else self._rate,
+            betas=config.betas,
+            eps=config.eps,
+            fused=True,
+            capturable=capture,
         )
+        full = self.batch_rows * config.seq_len
+        self.captured = CapturedStep(self._whole_step, self._changed_tensors, full) if capture else None
         self._flex = config.document_mask and self.device.type == "cuda"
+
+    def _can_capture(self) -> bool:
+        """Return whether a step is the same sequence of kernels every time, on one CUDA device."""
+        config = self._config
+        alone = self.device.type == "cuda" and self._processes.world == 1
+        return alone and not config.document_mask and not config.activation_checkpointing
+
+    def _changed_tensors(self) -> list[torch.Tensor]:
+        moments = [tensor for state in self._optimizer.state.values() for tensor in state.values()]
+        return [*self._locals.values(), *moments]
 
     def _shard(self, hf_model: Any) -> None:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -130,9 +152,9 @@ class Engine:
         mixed = self._autocast and self.device.type == "cuda"
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if mixed else None
         options: dict[str, Any] = {} if policy is None else {"mp_policy": policy}
+        if self._compiled:
+            compile_decoder(hf_model.model, stack=False)
         for layer in hf_model.model.layers:
-            if self._compiled:
-                layer.compile(dynamic=False)
             fully_shard(layer, **options)
         fully_shard(self._module, **options)
 
@@ -141,6 +163,15 @@ class Engine:
 
         A step whose loss or gradient is not finite changes nothing. Nothing here waits for the device.
         """
+        for group in self._optimizer.param_groups:
+            if self._rate is None:
+                group["lr"] = rate
+        if self._rate is not None:
+            self._rate.fill_(rate)
+        with compiling() if self._compiled else contextlib.nullcontext():
+            return (self.captured or self._whole_step)(inputs, targets, n_targets)
+
+    def _whole_step(self, inputs: torch.Tensor, targets: torch.Tensor, n_targets: int) -> torch.Tensor:
         rows = inputs.shape[0]
         # gradients are averaged over processes, so each divides by its share of the targets
         share = n_targets / self._processes.world
@@ -164,8 +195,6 @@ class Engine:
         # the fused kernel divides gradients by grad_scale and leaves everything alone when found_inf is 1
         self._optimizer.grad_scale = (norm / self._config.clip_norm).clamp(min=1.0)  # type: ignore[attr-defined]
         self._optimizer.found_inf = skipped  # type: ignore[attr-defined]
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
         self._optimizer.step()
         for name, parameter in self._parameters.items():
             parameter.grad = None
@@ -174,11 +203,11 @@ class Engine:
 
     @torch.no_grad()
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[float, int]:
-        """Return the summed cross-entropy of this process's rows and the number of their targets."""
+        """Return the summed cross-entropy of this process's rows and the number of their targets; never compiled."""
         total, count = 0.0, int((targets >= 0).sum())
         for start in range(0, inputs.shape[0], self.micro_rows):
             ids = inputs[start : start + self.micro_rows]
-            with self._arithmetic():
+            with self._arithmetic(), eagerly() if self._compiled else contextlib.nullcontext():
                 _, part = self._run(ids, targets[start : start + self.micro_rows], self._documents(ids), 1.0)
             total += float(part)
         if self._sharded:
@@ -231,16 +260,27 @@ class Engine:
 
     @torch.no_grad()
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take over what `state` returned, whatever the number of processes was then."""
-        self._optimizer.state.clear()
+        """Take over what `state` returned, whatever the number of processes was then.
+
+        Tensors that exist are written into, because a recorded step knows them by their place.
+        """
         for name, parameter in self._parameters.items():
             _local(parameter.detach()).copy_(self._part(tensors[f"model.{name}"], parameter))
+            known = self._optimizer.state.get(self._locals[name])
             if f"step.{name}" in tensors:
-                self._optimizer.state[self._locals[name]] = {
+                moments = {
                     "step": tensors[f"step.{name}"].clone().to(self.device),
                     "exp_avg": self._part(tensors[f"exp_avg.{name}"], parameter),
                     "exp_avg_sq": self._part(tensors[f"exp_avg_sq.{name}"], parameter),
                 }
+                if known:
+                    for key, value in moments.items():
+                        known[key].copy_(value)
+                else:
+                    self._optimizer.state[self._locals[name]] = moments
+            elif known:
+                for value in known.values():
+                    value.zero_()
 
     def _part(self, whole: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         if not self._sharded:

@@ -395,12 +395,15 @@ class _Run:
             segment for segment in self.plan.segments if segment.tokens is not None and segment.tokens not in done
         ]
         last_start = max((segment.start for segment in needed), default=0)
-        for segment in self.plan.segments:
-            if segment.tokens is None:
-                if segment.stop <= last_start:
-                    self._run(segment)
-            elif segment.tokens not in done and not only_trunk:
-                done[segment.tokens] = self._run(segment)
+        todo = [
+            segment
+            for segment in self.plan.segments
+            if (segment.stop <= last_start if segment.tokens is None else segment in needed and not only_trunk)
+        ]
+        for at, segment in enumerate(todo):
+            checkpoint = self._run(segment, later=todo[at + 1 :])
+            if segment.tokens is not None:
+                done[segment.tokens] = checkpoint
         return [done[tokens] for tokens in self.plan.tokens if tokens in done]
 
     def _finished(self) -> dict[int, Checkpoint]:
@@ -418,7 +421,7 @@ class _Run:
         chained = segment.tokens is None or self.plan.config.schedule == "wsd-s"
         return self.out / "states" / ("trunk" if chained else segment.name)
 
-    def _run(self, segment: Segment) -> Any:
+    def _run(self, segment: Segment, *, later: Sequence[Segment]) -> Any:
         folder = self._states(segment)
         with _only_one(folder, self.processes.first):
             self.processes.wait()
@@ -431,7 +434,7 @@ class _Run:
             if self.engine is None:
                 from ragscale.training._engine import Engine
 
-                self.engine = Engine(self.plan.model, self.plan.config, self.processes)
+                self.engine = Engine(self.plan.model, self._with_compile(segment, step, later), self.processes)
                 self._fresh = True
             values: dict[str, Any] = {"skipped_steps": 0, "train_loss": None}
             if path is not None:
@@ -444,6 +447,18 @@ class _Run:
         if segment.tokens is not None and self.plan.config.schedule != "wsd-s" and self.processes.first:
             shutil.rmtree(folder, ignore_errors=True)
         return checkpoint
+
+    def _with_compile(self, segment: Segment, step: int, later: Sequence[Segment]) -> TrainConfig:
+        """Return the config with ``compile`` decided by how many steps this call has still to do."""
+        config = self.plan.config
+        if config.compile is not None or self.processes.device.type != "cuda":
+            return config
+        from ragscale.training._compile import worth_compiling
+        from ragscale.training._dry_run import peak_flops
+
+        left = segment.stop - step + sum(after.stop - after.start for after in later)
+        peak = peak_flops(self.processes.device)
+        return config.replace(compile=worth_compiling(self.plan.model, config, left, peak=peak))
 
     def _restart(self) -> None:
         model = self.plan.model.build(seed=self.plan.config.seed).state_dict()

@@ -446,7 +446,6 @@ def test_validation_on_the_way(model: ModelConfig, config: TrainConfig, split: A
     assert losses.validation_loss.is_monotonic_decreasing
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_compiled_training_stays_close(
     reference: list[Checkpoint], model: ModelConfig, config: TrainConfig, stream: np.ndarray, tmp_path: Path
 ) -> None:
