@@ -126,5 +126,7 @@ def difference(
         apart += float((ours.double() - theirs.double()).square().sum())
         moved += float((theirs.double() - start.double()).square().sum())
     if not apart <= _TOLERANCE**2 * moved:
-        return f"a replayed step moved the weights differently (by {apart**0.5:.3g} where a step moves {moved**0.5:.3g})"
+        return (
+            f"a replayed step moved the weights differently (by {apart**0.5:.3g} where a step moves {moved**0.5:.3g})"
+        )
     return None

@@ -134,7 +134,8 @@ class Engine:
         )
         full = self.batch_rows * config.seq_len
         self.captured = CapturedStep(self._whole_step, self._changed_tensors, full) if capture else None
-        self._flex = config.document_mask and self.device.type == "cuda"
+        # FlexAttention is fast where it is compiled, and holds all scores where it is not
+        self._flex = self._compiled and self.device.type == "cuda"
 
     def _can_capture(self) -> bool:
         """Return whether a step is the same sequence of kernels every time, on one CUDA device."""
@@ -181,7 +182,9 @@ class Engine:
             ids = inputs[start : start + self.micro_rows]
             with self._accumulating(not last):
                 with self._arithmetic():
-                    loss, part = self._run(ids, targets[start : start + self.micro_rows], self._documents(ids), share)
+                    loss, part = self._run(
+                        ids, targets[start : start + self.micro_rows], self._documents(ids, self._flex), share
+                    )
                 loss.backward()
             cross_entropy += part
         if self._processes.world > 1:
@@ -208,18 +211,18 @@ class Engine:
         for start in range(0, inputs.shape[0], self.micro_rows):
             ids = inputs[start : start + self.micro_rows]
             with self._arithmetic(), eagerly() if self._compiled else contextlib.nullcontext():
-                _, part = self._run(ids, targets[start : start + self.micro_rows], self._documents(ids), 1.0)
+                _, part = self._run(ids, targets[start : start + self.micro_rows], self._documents(ids, False), 1.0)
             total += float(part)
         if self._sharded:
             # without a backward pass the gathered weights would stay, and go stale when others are loaded
             self._run.reshard()
         return total, count
 
-    def _documents(self, ids: torch.Tensor) -> Any:
+    def _documents(self, ids: torch.Tensor, flex: bool) -> Any:
         if not self._config.document_mask:
             return None
         assert self._config.eos_id is not None
-        return document_mask(ids, self._config.eos_id, flex=self._flex)
+        return document_mask(ids, self._config.eos_id, flex=flex)
 
     def _arithmetic(self) -> Any:
         if not self._autocast:
