@@ -30,7 +30,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from gpu.jobs import Job, make_jobs  # noqa: E402
 from gpu.tables import environment, markdown  # noqa: E402
 
-PREPARE_SECONDS = 80.0
+PREPARE_SECONDS = 105.0
 
 
 @dataclass

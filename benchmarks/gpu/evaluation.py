@@ -61,7 +61,8 @@ def precisions() -> list[str | None]:
 
 def prepare(device: str, tiny: bool, *, size: str) -> Measure:
     module = build(size, device)
-    prompts = requests(4 if tiny else 1024, 40 if tiny else 728, 500)
+    n = 4 if tiny else 1024 if size in SHAPES else 384
+    prompts = requests(n, 40 if tiny else 728, 500)
     n_tokens = sum(len(r.context) + sum(map(len, r.continuations)) for r in prompts)
     wait(device)
 

@@ -16,12 +16,13 @@ WHERE = ("tests/training/test_loss.py", "tests/training/test_cuda.py")
 
 
 def prepare(device: str, tiny: bool) -> Measure:
+    # pytest-benchmark warns under xdist, and warnings are errors here
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark", "-k", "triton or cuda or gpu", *WHERE]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    failed = re.findall(r"^(?:FAILED|ERROR) (.*)$", done.stdout, re.MULTILINE)
+    last = (done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["no output"])[-1]
+
     def measure() -> Iterator[dict[str, Any]]:
-        # pytest-benchmark warns under xdist, and warnings are errors here
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark", "-k", "triton or cuda or gpu", *WHERE]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        failed = re.findall(r"^(?:FAILED|ERROR) (.*)$", done.stdout, re.MULTILINE)
-        last = (done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["no output"])[-1]
         yield {"result": last, "red": "; ".join(failed)[:500]}
         if done.returncode:
             raise RuntimeError(last)

@@ -101,6 +101,7 @@ class Engine:
             else:
                 hf_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self._compiled = self.device.type == "cuda" if config.compile is None else bool(config.compile)
+        self._n_steps = 0
         if self._compiled and not self._sharded:
             compile_decoder(hf_model.model, stack=config.compile == "stack")
         self._module = _WithLoss(hf_model, config.z_loss, compute_type)
@@ -169,7 +170,9 @@ class Engine:
                 group["lr"] = rate
         if self._rate is not None:
             self._rate.fill_(rate)
-        with compiling() if self._compiled else contextlib.nullcontext():
+        # later steps have the shapes of the first ones
+        first, self._n_steps = self._n_steps < 3, self._n_steps + 1
+        with compiling() if self._compiled and first else contextlib.nullcontext():
             return (self.captured or self._whole_step)(inputs, targets, n_targets)
 
     def _whole_step(self, inputs: torch.Tensor, targets: torch.Tensor, n_targets: int) -> torch.Tensor:
