@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 from ragscale._files._disk import disk_errors
 from ragscale.errors import CheckpointError, RagscaleError
 
+_SETTLED = 2_000_000_000  # nanoseconds: two changes in one tick of a file system's clock look like one
 _VERIFIED: dict[tuple[str, int, int, int], str] = {}
 
 
@@ -55,7 +57,8 @@ def check_digest(path: Path, digest: str, *, error: type[RagscaleError] = Checkp
         if _VERIFIED.get(key) != digest:
             if file_digest(path) != digest:
                 raise error(f"{path} is damaged: it does not match its digest {digest[:12]}")
-            _VERIFIED[key] = digest
+            if time.time_ns() - status.st_mtime_ns > _SETTLED:
+                _VERIFIED[key] = digest
 
 
 def canonical_json(value: Any) -> str:

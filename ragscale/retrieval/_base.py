@@ -18,8 +18,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ragscale._counts import as_count, as_counts
-from ragscale._files import atomic_write, file_digest, read_json, write_json
-from ragscale.errors import CheckpointError, ConfigError, NotIndexedError
+from ragscale._files import (
+    atomic_write,
+    damaged,
+    disk_errors,
+    file_digest,
+    file_digests,
+    locked,
+    read_json,
+    recover_folder,
+    remove_leftovers,
+    whole_folder,
+    write_json,
+)
+from ragscale.errors import CheckpointError, ConfigError, NotIndexedError, RagscaleError
 from ragscale.passages import Passage
 from ragscale.retrieval._hits import Hits, in_order
 
@@ -29,6 +41,14 @@ Item = TypeVar("Item")
 
 _SCHEMA, _VERSION = "ragscale.retriever", 1
 _DESCRIPTION, _PASSAGES = "retriever.json", "passages.jsonl"
+_FIELDS = {
+    "class": str,
+    "arguments": dict,
+    "missing_arguments": list,
+    "n_passages": int,
+    "passages_digest": str,
+    "files": dict,
+}
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogatepass", "newline": "\n"}
 
 
@@ -286,37 +306,51 @@ class Retriever(ABC):
     def save(self, path: str | os.PathLike[str], *, store_passages: bool = True) -> None:
         """Write the retriever into a directory: constructor arguments, index, passages, and a digest of each file.
 
+        It is written beside and takes the directory's name when it is complete: until then, and after a kill or a
+        full disk, a retriever that was saved there before is there as it was. Files of your own stay.
+
         Parameters
         ----------
         path : path
-            The directory; made if missing. Another retriever's files in it are an error.
+            The directory; made if missing. One that holds files but no retriever is an error.
         store_passages : bool
             False writes the digest of the passages only; `load` must then be given the same passages.
+
+        Raises
+        ------
+        ConfigError
+            When the directory holds other files.
+        FileError
+            When the disk is full or may not be written to.
         """
         passages = self._require_index()
         directory = Path(path)
-        if directory.exists() and any(directory.iterdir()) and not (directory / _DESCRIPTION).exists():
-            raise ConfigError(f"{directory} holds other files; give a new or empty directory")
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / _DESCRIPTION).unlink(missing_ok=True)
-        arguments = self._save_arguments(directory)
-        self._save(directory)
-        if store_passages:
-            with atomic_write(directory / _PASSAGES, "w", **_TEXT) as file:
-                file.writelines(json.dumps(_fields(passage), ensure_ascii=False) + "\n" for passage in passages)
-        else:
-            (directory / _PASSAGES).unlink(missing_ok=True)
-        files = sorted(file for file in directory.rglob("*") if file.is_file())
+        lock = directory.with_name(f".{directory.name}.lock")
+        with disk_errors(directory), locked(lock, keep=False):
+            recover_folder(directory)
+            remove_leftovers(directory)
+            if directory.exists() and any(directory.iterdir()) and not (directory / _DESCRIPTION).exists():
+                raise ConfigError(f"{directory} holds other files; give a new or empty directory")
+            with whole_folder(directory, ours=_saved_files(directory)) as folder:
+                self._write(folder, passages if store_passages else None)
+
+    def _write(self, folder: Path, stored: Sequence[Passage] | None) -> None:
+        """Fill an empty folder with everything that `load` reads, and last the description of it all."""
+        arguments = self._save_arguments(folder)
+        self._save(folder)
+        if stored is not None:
+            with atomic_write(folder / _PASSAGES, "w", **_TEXT) as file:
+                file.writelines(json.dumps(_fields(passage), ensure_ascii=False) + "\n" for passage in stored)
         description = {
             "class": _name(type(self)),
             "arguments": arguments,
             "missing_arguments": sorted(set(self._arguments) - set(arguments)),
-            "n_passages": len(passages),
+            "n_passages": self.n_passages,
             "n_tokens": self.n_tokens,
-            "passages_digest": passages_digest(passages),
-            "files": {file.relative_to(directory).as_posix(): file_digest(file) for file in files},
+            "passages_digest": passages_digest(self.passages),
+            "files": file_digests(folder),
         }
-        write_json(directory / _DESCRIPTION, description, schema=_SCHEMA, version=_VERSION)
+        write_json(folder / _DESCRIPTION, description, schema=_SCHEMA, version=_VERSION)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, passages: Iterable[Passage] | None = None, **arguments: Any) -> Self:
@@ -337,9 +371,10 @@ class Retriever(ABC):
             When files are missing or changed, the passages differ, or another class wrote them.
         """
         directory = Path(path)
+        recover_folder(directory)
         if not (directory / _DESCRIPTION).exists():
             raise CheckpointError(f"{directory} holds no saved retriever ({_DESCRIPTION} is missing)")
-        description = read_json(directory / _DESCRIPTION, schema=_SCHEMA, version=_VERSION)
+        description = read_json(directory / _DESCRIPTION, schema=_SCHEMA, version=_VERSION, fields=_FIELDS)
         kind = _class_named(cls, description["class"], directory)
         _check_files(directory, description["files"])
         missing = [name for name in description["missing_arguments"] if name not in arguments]
@@ -423,8 +458,17 @@ def _read_passages(directory: Path) -> tuple[Passage, ...]:
     path = directory / _PASSAGES
     if not path.exists():
         raise CheckpointError(f"{directory} was saved without its passages: load it with load(path, passages=...)")
-    with open(path, **_TEXT) as file:
+    with damaged(path), open(path, **_TEXT) as file:
         return tuple(Passage(*json.loads(line)) for line in file)
+
+
+def _saved_files(directory: Path) -> set[str]:
+    """Return the files below a directory that an earlier `save` wrote, as far as its description can still tell."""
+    try:
+        description = read_json(directory / _DESCRIPTION, schema=_SCHEMA, version=_VERSION, fields=_FIELDS)
+    except RagscaleError:
+        return {_DESCRIPTION}
+    return {_DESCRIPTION, *description["files"]}
 
 
 def _check_files(directory: Path, digests: Mapping[str, str]) -> None:

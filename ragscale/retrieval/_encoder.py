@@ -14,8 +14,16 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ragscale._files import read_json, value_digest, write_json
-from ragscale.errors import CheckpointError, ConfigError
+from ragscale._files import (
+    check_digest,
+    file_digests,
+    read_json,
+    recover_folder,
+    value_digest,
+    whole_folder,
+    write_json,
+)
+from ragscale.errors import CheckpointError, ConfigError, RagscaleError
 from ragscale.retrieval._base import _bind, _class_named, _is_json, _name
 
 Kind = Literal["passage", "query"]
@@ -23,6 +31,7 @@ Vectors = NDArray[np.float32]
 
 _SCHEMA, _VERSION = "ragscale.encoder", 1
 _DESCRIPTION = "encoder.json"
+_FIELDS = {"class": str, "arguments": dict, "digest": str}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +209,16 @@ class Encoder(ABC):
             names = sorted(name for name, value in self._arguments.items() if not _is_json(value))
             raise ConfigError(f"{type(self).__name__} cannot be saved: {', '.join(names)} cannot be written as JSON")
         directory = Path(path)
-        directory.mkdir(parents=True, exist_ok=True)
-        self._save(directory)
-        description = {"class": _name(type(self)), "arguments": self._arguments, "digest": self.digest}
-        write_json(directory / _DESCRIPTION, description, schema=_SCHEMA, version=_VERSION)
+        recover_folder(directory)
+        with whole_folder(directory, ours=_saved_files(directory)) as folder:
+            self._save(folder)
+            description = {
+                "class": _name(type(self)),
+                "arguments": self._arguments,
+                "digest": self.digest,
+                "files": file_digests(folder),
+            }
+            write_json(folder / _DESCRIPTION, description, schema=_SCHEMA, version=_VERSION)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -215,7 +230,10 @@ class Encoder(ABC):
             When its files are damaged, or its weights are no longer those it was saved with.
         """
         directory = Path(path)
-        description = read_json(directory / _DESCRIPTION, schema=_SCHEMA, version=_VERSION)
+        recover_folder(directory)
+        description = read_json(directory / _DESCRIPTION, schema=_SCHEMA, version=_VERSION, fields=_FIELDS)
+        for name, digest in description.get("files", {}).items():
+            check_digest(directory / name, digest)
         kind = _class_named(cls, description["class"], directory)
         signature = inspect.signature(kind)
         arguments = {name: value for name, value in description["arguments"].items() if name in signature.parameters}
@@ -228,6 +246,14 @@ class Encoder(ABC):
                 f"then {description['digest'][:12]}): its vectors no longer belong to this index"
             )
         return self
+
+
+def _saved_files(directory: Path) -> set[str]:
+    try:
+        description = read_json(directory / _DESCRIPTION, schema=_SCHEMA, version=_VERSION, fields=_FIELDS)
+    except RagscaleError:
+        return {_DESCRIPTION}
+    return {_DESCRIPTION, *description.get("files", {})}
 
 
 def _well_formed(text: str) -> str:

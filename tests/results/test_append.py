@@ -163,11 +163,10 @@ for i in range(100000):
     print(i, flush=True)
 """
     done = -1
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        done = int(line)
-        if done >= 10:
-            process.kill()
-    process.wait()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            done = int(line)
+            if done >= 10:
+                process.kill()
     assert len(read(path)) in (3 * done + 3, 3 * done + 6)
