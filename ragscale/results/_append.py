@@ -15,7 +15,9 @@ import pandas as pd
 
 from ragscale._files import atomic_write, disk_errors, locked
 from ragscale.errors import ResultsError, ResultsWarning
-from ragscale.results._files import _READERS, _encode, _suffix
+from ragscale.results._csv import separator
+from ragscale.results._files import _encode
+from ragscale.results._read import READERS, suffix_of
 from ragscale.results._table import validate
 
 _FIRST = '{"N": '  # how every row that we write begins
@@ -49,7 +51,7 @@ def append(results: Any, path: str | os.PathLike[str]) -> None:
         a measurement that is there already. The file is then unchanged.
     """
     path = Path(path)
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     with warnings.catch_warnings():
         # that the new rows hold no R = 0 says nothing: the file may
         warnings.filterwarnings("ignore", message="no row has R = 0", category=ResultsWarning)
@@ -79,7 +81,7 @@ def _joined(path: Path, suffix: str, before: bytes, rows: pd.DataFrame, added: b
             return before + added
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)
-        there = _READERS[suffix](path)
+        there = READERS[suffix](path)
         try:
             table = validate(pd.concat([there, rows], ignore_index=True))
         except ResultsError as error:
@@ -88,7 +90,7 @@ def _joined(path: Path, suffix: str, before: bytes, rows: pd.DataFrame, added: b
             ) from error
     if suffix == ".jsonl":
         return before + (b"" if before.endswith(b"\n") else b"\n") + added
-    return _joined_csv(before, rows) if suffix == ".csv" else _encode(table, suffix)
+    return _joined_csv(path, before, rows) if suffix == ".csv" else _encode(table, suffix)
 
 
 def _whole_rows(path: Path, content: bytes) -> bytes:
@@ -129,8 +131,13 @@ def _is_torn(line: bytes) -> bool:
     return _TORN_PAIR.match(text) is not None
 
 
-def _joined_csv(before: bytes, rows: pd.DataFrame) -> bytes:
+def _joined_csv(path: Path, before: bytes, rows: pd.DataFrame) -> bytes:
     """Return the file's lines as they are, and the new rows under its header; new columns are added on the right."""
+    if before.startswith((b"\xff\xfe", b"\xfe\xff")) or separator(before.decode("utf-8-sig")) != ",":
+        raise ResultsError(
+            f"{path} is not written with commas in UTF-8, as append would write its rows: write it anew, "
+            "rs.results.write(rs.results.read(old), new)"
+        )
     text = before.decode("utf-8-sig")
     header = next(row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row)
     new = [column for column in rows.columns if column not in header]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +13,9 @@ import pandas as pd
 
 from ragscale._extras import require
 from ragscale._files import atomic_write
-from ragscale.errors import ResultsError, ResultsWarning
+from ragscale.errors import ResultsError
+from ragscale.results._read import read_frame, suffix_of
 from ragscale.results._table import validate
-
-_SUFFIXES = (".jsonl", ".csv", ".parquet")
-_TEXT_COLUMNS = ("task", "metric", "retriever", "condition", "split", "run")
 
 
 def read(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -29,8 +24,10 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     Parameters
     ----------
     path : path
-        A ``.jsonl``, ``.csv`` or ``.parquet`` file. A CSV carries no types: its text columns (task, metric, retriever,
-        condition, split, run) are read as text, others as numbers if all their cells are; the other formats keep types.
+        A ``.jsonl``, ``.csv`` or ``.parquet`` file, or a folder of such parts as Spark and Dask write. A CSV carries no
+        types: its text columns (task, metric, retriever, condition, split, run, store_source) are read as text, others
+        as numbers; the other formats keep types. Semicolons or tabs with decimal commas, byte order marks and any
+        line ends are understood.
 
     Returns
     -------
@@ -50,7 +47,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
         When a ``.jsonl`` ends in half a row: a run was killed while it wrote. The half row is left out.
     """
     path = Path(path)
-    frame = _READERS[_suffix(path)](path)
+    frame = read_frame(path)
     try:
         return validate(frame)
     except ResultsError as error:
@@ -72,81 +69,10 @@ def write(results: Any, path: str | os.PathLike[str]) -> None:
         When the table has problems, the suffix is unknown, or a cell cannot be written in that format.
     """
     path = Path(path)
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     content = _encode(validate(results), suffix)
     with atomic_write(path) as file:
         file.write(content)
-
-
-def _suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise ResultsError(f"{path}: the suffix {path.suffix!r} is not one of {', '.join(_SUFFIXES)}")
-    return suffix
-
-
-def _read_jsonl(path: Path) -> pd.DataFrame:
-    lines = path.read_bytes().split(b"\n")
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if number == len(lines):
-                warnings.warn(
-                    f"{path} ends in half a row (line {number}), left by a run that was killed; it is left out",
-                    ResultsWarning,
-                    stacklevel=4,
-                )
-                continue
-            raise ResultsError(f"{path}, line {number} is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise ResultsError(f"{path}, line {number} is a JSON {type(row).__name__}, expected one object per row")
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Read with Python's own parser: pandas' does not give every float back exactly, and takes "NA" for a gap."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            header, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
-    except (ValueError, csv.Error) as error:  # UnicodeDecodeError is a ValueError
-        raise ResultsError(f"{path} is not a CSV table: {error}") from error
-    uneven = [i for i, row in enumerate(rows, start=2) if len(row) != len(header)]
-    if uneven:
-        listed = ", ".join(map(str, uneven[:5])) + (", ..." if len(uneven) > 5 else "")
-        raise ResultsError(f"{path}: lines {listed} do not have {len(header)} cells, as the header has")
-    cells = zip(*rows, strict=True) if rows else ((),) * len(header)
-    columns = [_parsed(name, column) for name, column in zip(header, cells, strict=True)]
-    return pd.concat(columns, axis=1) if columns else pd.DataFrame()
-
-
-def _parsed(name: str, column: Sequence[str]) -> pd.Series:
-    cells = [cell or None for cell in column]
-    if name not in _TEXT_COLUMNS:
-        for convert, dtype in ((int, "int64"), (float, "float64")):
-            try:
-                values = [None if c is None else convert(c) for c in cells]
-                return pd.Series(values, name=name, dtype=dtype)
-            except (ValueError, TypeError, OverflowError):  # text, a gap among integers, or beyond int64
-                continue
-    return pd.Series(cells, name=name, dtype=object)
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    arrow = require("pyarrow", "parquet")
-    with open(path, "rb"):
-        pass
-    try:
-        return pd.read_parquet(path, engine="pyarrow")
-    except (arrow.ArrowException, ValueError, OSError) as error:
-        raise ResultsError(f"{path} is not a parquet table: {error}") from error
-
-
-_READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
 
 
 def _encode(table: pd.DataFrame, suffix: str) -> bytes:
