@@ -13,7 +13,7 @@ from ragscale.fitting.laws._law import ScalingLaw
 from ragscale.fitting.solver._links import Link
 from ragscale.fitting.solver._problem import Table
 from ragscale.results import average_seeds, validate
-from ragscale.results._table import as_frame
+from ragscale.results._door import as_frame
 
 _ONE_SURFACE = ("task", "metric", "split")
 _ONE_STORE = ("condition", "retriever", "k")

@@ -7,11 +7,13 @@ run``. Any further column is kept and tells rows apart.
 """
 
 from ragscale.results._append import append
+from ragscale.results._direction import higher_is_better
 from ragscale.results._files import read, write
 from ragscale.results._lm_eval import read_lm_eval
 from ragscale.results._paper import read_paper_csv
 from ragscale.results._result import Result
 from ragscale.results._seeds import average_seeds
+from ragscale.results._select import select
 from ragscale.results._table import OPTIONAL, REQUIRED, validate
 
 __all__ = [
@@ -20,9 +22,11 @@ __all__ = [
     "Result",
     "append",
     "average_seeds",
+    "higher_is_better",
     "read",
     "read_lm_eval",
     "read_paper_csv",
+    "select",
     "validate",
     "write",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ragscale.errors import ResultsError, ResultsWarning
+from ragscale.results._door import as_frame, missing_column
 
 REQUIRED = ("N", "D", "R", "value")
 """Columns that every results table has."""
@@ -24,6 +26,11 @@ OPTIONAL = (
     "k",
     "retriever",
     "condition",
+    "hit_rate",
+    "higher_is_better",
+    "store_source",
+    "seen_share",
+    "batch_tokens",
     "flops",
     "split",
     "run",
@@ -46,8 +53,9 @@ def validate(results: Any) -> pd.DataFrame:
 
     Parameters
     ----------
-    results : DataFrame, or anything that ``pandas.DataFrame`` accepts
-        Columns ``N`` (parameters), ``D`` and ``R`` (tokens) as counts, and ``value``.
+    results : DataFrame, dict of columns, list of rows, Arrow or Polars table, or path
+        Columns ``N`` (parameters), ``D`` and ``R`` (tokens) as counts, and ``value``. They may stand in a named
+        index.
 
     Returns
     -------
@@ -64,8 +72,8 @@ def validate(results: Any) -> pd.DataFrame:
     Warns
     -----
     ResultsWarning
-        When rows repeat each other exactly, or a task has rows with R > 0 but none with R = 0, so that no gain can be
-        measured.
+        When rows repeat each other exactly, a task has rows with R > 0 but none with R = 0, so that no gain can be
+        measured, or a column that only numbers the rows is left out.
 
     Examples
     --------
@@ -77,7 +85,7 @@ def validate(results: Any) -> pd.DataFrame:
     Traceback (most recent call last):
     ...
     ragscale.errors.ResultsError: the results table has 4 problems:
-      1. column 'value' is missing; the table has N, D, R
+      1. column 'value' is missing; the table has N, D, R: value is what was measured
       2. column 'N': 2 of 2 values are below 1,000 (row 0: 1.0, row 1: 3.0): give counts of parameters, ...
       3. column 'D': 1 of 2 values is missing (row 1: nan): drop these rows or fill them in
       4. column 'R': 1 of 2 values is negative (row 1: -5.0): R counts tokens
@@ -94,19 +102,6 @@ def validate(results: Any) -> pd.DataFrame:
     return canonical
 
 
-def as_frame(results: Any) -> pd.DataFrame:
-    """Return what was given as a DataFrame with text column names and a fresh index, or say why it is no table."""
-    try:
-        frame = pd.DataFrame(results).reset_index(drop=True)
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-        raise ResultsError(
-            f"expected a table (DataFrame, dict of columns or list of rows), got {type(results).__name__}: {error}"
-        ) from error
-    frame.columns = [c if isinstance(c, str) else str(c) for c in frame.columns]
-    frame.attrs = dict(getattr(results, "attrs", {}))
-    return frame
-
-
 def _listing(problems: list[str]) -> str:
     count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
     return f"the results table has {count}:\n" + "\n".join(f"  {i}. {p}" for i, p in enumerate(problems, start=1))
@@ -120,8 +115,7 @@ def _find_problems(frame: pd.DataFrame) -> tuple[list[str], dict[str, np.ndarray
     repeated = sorted({str(c) for c in frame.columns[frame.columns.duplicated()]})
     if repeated:
         problems.append(f"column names are repeated: {', '.join(repeated)}; rename or drop all but one of each")
-    shown = ", ".join(map(str, columns)) or "no columns"
-    problems += [f"column {c!r} is missing; the table has {shown}" for c in REQUIRED if c not in columns]
+    problems += [missing_column(c, columns) for c in REQUIRED if c not in columns]
     if len(frame) == 0:
         problems.append("there are no rows")
     for column in _NUMERIC:
@@ -159,7 +153,25 @@ def _to_float(column: pd.Series) -> tuple[np.ndarray, list[str]]:
     if not bad:
         return values, []
     rows = _rows(bad, cells, _short)
-    return values, [f"column {name!r}: {_count(len(bad), len(cells))} not a number ({rows}): convert the column first"]
+    advice = _as_number(str(name), cells[bad[0]])
+    return values, [f"column {name!r}: {_count(len(bad), len(cells))} not a number ({rows}): {advice}"]
+
+
+def _as_number(name: str, cell: Any) -> str:
+    """Say how a number that is written as text should be given; it is not guessed."""
+    if not isinstance(cell, str):
+        return "convert the column first"
+    sized = re.fullmatch(r"\s*([\d.,_]+)\s*([kmbgtKMBGT])(i?[bB]|\w*params|[\s_-]*tok\w*)?\s*", cell)
+    if sized:
+        power = {"k": 3, "m": 6, "b": 9, "g": 9, "t": 12}[sized[2].lower()]
+        return f"write counts as numbers, {sized[1]}e{power} for {cell.strip()!r}"
+    if name in ("D", "R") and re.fullmatch(r"\s*[\d.,]+\s*[xX×]\s*", cell):
+        return f"write counts of tokens such as 20_000_000_000 or 2e10; for {cell.strip()!r}, a ratio, multiply by N"
+    try:
+        float(cell)
+    except ValueError:
+        return "drop these rows or fill them in with numbers such as 190e6"
+    return f"it is text; convert it, results.astype({{{name!r}: float}})"
 
 
 def _number_problems(name: str, values: np.ndarray) -> Iterator[str]:
@@ -264,8 +276,9 @@ def _warn_about(table: pd.DataFrame) -> None:
     names = [c for c in ("task", "metric") if c in table.columns]
     label = pd.Series("" if names else "the table", index=table.index, dtype=object)
     for name in names:
-        label = (label + " " + table[name].astype(str)).str.strip()
+        label = label + " " + table[name].astype(object).map(lambda cell: "" if _is_gap(cell) else str(cell))
     retrieving = (table["R"] > 0).to_numpy()
+    label = label.str.strip()
     has_retrieval, has_baseline = set(label[retrieving]), set(label[~retrieving])
     unanchored = sorted(has_retrieval - has_baseline)
     if unanchored:
@@ -276,3 +289,7 @@ def _warn_about(table: pd.DataFrame) -> None:
             ResultsWarning,
             stacklevel=3,
         )
+
+
+def _is_gap(cell: Any) -> bool:
+    return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and np.isnan(cell))

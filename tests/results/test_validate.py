@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragscale.errors import RagscaleError, ResultsError, ResultsWarning
+from ragscale.errors import MissingFileError, RagscaleError, ResultsError, ResultsWarning
 from ragscale.results import average_seeds, validate
 
 
@@ -130,9 +130,9 @@ def test_repeated_column_names_and_empty_tables_are_named(table):
         validate(table.iloc[:0])
 
 
-@pytest.mark.parametrize("thing", [None, 3, "results.csv", object(), [1, 2], {"N": 1}, {"N": [1], "D": [1, 2]}])
+@pytest.mark.parametrize("thing", [None, 3, "results", "results.csv", "results.xlsx", object(), [1, 2], {"N": 1}, {"N": [1], "D": [1, 2]}])
 def test_what_is_no_table_is_refused(thing):
-    with pytest.raises(ResultsError):
+    with pytest.raises((ResultsError, MissingFileError)):
         validate(thing)
 
 

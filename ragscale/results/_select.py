@@ -1,0 +1,113 @@
+"""The rows of one surface, out of a table of many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ragscale.errors import ResultsError
+from ragscale.results._table import validate
+
+_CLOSED, _RETRIEVED = "closed-book", "retrieved"
+
+
+def select(
+    results: Any,
+    *,
+    metric: str | None = None,
+    task: str | None = None,
+    conditions: Sequence[str] | None = (_CLOSED, _RETRIEVED),
+    **where: Any,
+) -> pd.DataFrame:
+    """Return the rows of one metric and task, of the conditions that a law in (N, D, R) describes.
+
+    Parameters
+    ----------
+    results : DataFrame, or anything that `validate` accepts
+    metric : str, optional
+        Which metric; may be left out where the table has one.
+    task : str, optional
+        Which task. Without it the mean over the tasks of a cell (N, D, R, seed, condition, ...), from the cells that
+        have every task; with one task in the table, that one.
+    conditions : sequence of str, optional
+        Values of the column ``condition`` to keep, where there is one; None keeps all. Rows without a condition stay.
+    **where
+        Further columns and the value (or list of values) to keep: ``n_shot=5, filter="strict-match"``.
+
+    Returns
+    -------
+    DataFrame
+        Canonical, see `validate`, with a fresh index.
+
+    Raises
+    ------
+    ResultsError
+        When no row is left, naming what there is, or no column of that name exists.
+
+    Examples
+    --------
+    >>> from ragscale import results
+    >>> rows = {"N": [1e9] * 4, "D": [2e10] * 4, "R": [0, 1e9] * 2, "value": [0.4, 0.5, 2.3, 2.2]}
+    >>> table = results.validate(rows | {"metric": ["acc", "acc", "nll", "nll"]})
+    >>> results.select(table, metric="acc")["value"].tolist()
+    [0.4, 0.5]
+    """
+    table = validate(results)
+    if conditions is not None and isinstance(conditions, str):
+        conditions = (conditions,)
+    wanted: dict[str, Any] = {"metric": metric, "task": task, **where}
+    if "condition" in table:
+        wanted["condition"] = conditions
+    unknown = [name for name, value in wanted.items() if value is not None and name not in table]
+    if unknown:
+        raise ResultsError(
+            f"select: no column {', '.join(map(repr, unknown))}; the table has {', '.join(map(str, table.columns))}"
+        )
+    keep = np.ones(len(table), dtype=bool)
+    for name, value in wanted.items():
+        if value is None:
+            continue
+        allowed = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [value]
+        matches = table[name].isin(allowed).to_numpy()
+        keep &= matches | table[name].isna().to_numpy() if name == "condition" else matches
+    rows = pd.DataFrame(table[keep]).reset_index(drop=True)
+    if rows.empty:
+        raise ResultsError(_nothing(table, wanted))
+    metrics = rows["metric"].dropna().unique() if "metric" in rows else []
+    if len(metrics) > 1:
+        raise ResultsError(f"select: the table has {len(metrics)} metrics ({_some(metrics)}): choose one, metric=...")
+    if task is None and "task" in rows and rows["task"].nunique() > 1:
+        rows = _mean_over_tasks(rows)
+    return rows
+
+
+def _mean_over_tasks(rows: pd.DataFrame) -> pd.DataFrame:
+    """Average tasks within cells; a cell that lacks a task would be another mean, so it is left out."""
+    keys = [
+        c
+        for c in ("N", "D", "R", "seed", "run", "condition", "k", "retriever", "store_source", "metric", "split")
+        if c in rows
+    ]
+    constant = [c for c in rows.columns if c not in (*keys, "value", "task") and rows[c].nunique(dropna=False) == 1]
+    groups = rows.groupby([*keys, *constant], as_index=False, dropna=False, sort=False)
+    cells = groups.agg(value=("value", "mean"), tasks=("task", "nunique"))
+    whole = cells[cells["tasks"] == rows["task"].nunique()]
+    if whole.empty:
+        raise ResultsError(f"select: no cell has all {rows['task'].nunique()} tasks ({_some(rows['task'].unique())})")
+    averaged = whole.drop(columns="tasks").assign(task="mean").reset_index(drop=True)
+    return pd.DataFrame(averaged)
+
+
+def _nothing(table: pd.DataFrame, wanted: dict[str, Any]) -> str:
+    asked = [name for name, value in wanted.items() if value is not None]
+    there = "; ".join(f"{name}: {_some(table[name].unique())}" for name in asked)
+    said = ", ".join(f"{name}={wanted[name]!r}" for name in asked)
+    return f"select: no row has {said}; the table has {there}"
+
+
+def _some(values: Any) -> str:
+    names = [str(value) for value in values]
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
