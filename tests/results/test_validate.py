@@ -130,7 +130,10 @@ def test_repeated_column_names_and_empty_tables_are_named(table):
         validate(table.iloc[:0])
 
 
-@pytest.mark.parametrize("thing", [None, 3, "results", "results.csv", "results.xlsx", object(), [1, 2], {"N": 1}, {"N": [1], "D": [1, 2]}])
+NOT_A_TABLE = [None, 3, "results", "results.csv", "results.xlsx", object(), [1, 2], {"N": 1}, {"N": [1], "D": [1, 2]}]
+
+
+@pytest.mark.parametrize("thing", NOT_A_TABLE)
 def test_what_is_no_table_is_refused(thing):
     with pytest.raises((ResultsError, MissingFileError)):
         validate(thing)
