@@ -441,7 +441,7 @@ def digitised(path: Path) -> dict[str, float]:
         "bounded on log perplexity": {"link": on_log},
         "bounded on log perplexity, delta auto": {"link": on_log, "delta": "auto"},
     }.items():
-        found[name] = 100 * rs.cross_validate(table, "chinchilla", leave_out="N", **options).attrs["error"]
+        found[name] = 100 * rs.cross_validate(table, "chinchilla", leave_out="N", **options).error
     print("  ".join(f"{key}: {value:.2f} %" for key, value in found.items()))
     return found
 

@@ -69,10 +69,10 @@ rs.plotting.slices(replicates, along="R", ax=ax).set_ylim(2.1, 4.0)
 # Would another law do as well?
 # -----------------------------
 # Laws are compared by AICc and by how well they predict rows left out. Those that the data cannot tell apart are
-# ``tied``; look at ``share``, the split that each of them advises, before you believe in one.
+# ``tied``.
 
 compared = rs.compare_laws(table, ["chinchilla", "log1p", "power", "hill", "log_ratio"])
-compared[["delta_aicc", "tied", "leave_one_N", "largest_compute"]].round(4)
+compared.table[["delta_aicc", "tied", "leave_one_N", "largest_compute"]].round(4)
 
 # %%
 # The split

@@ -74,17 +74,17 @@ fit.params.assign(truth=pd.Series(truth))[["value", "truth", "at_bound"]]
 # %%
 # Against the built-in laws
 # -------------------------
-# Own laws and names mix. Beside AICc stand the errors on rows left out, and the split that each law advises.
+# Own laws and names mix. Beside AICc stand the errors on rows left out.
 
 compared = rs.compare_laws(table, [Exhausted(), "log1p", "power", "hill"])
-compared[["delta_aicc", "tied", "leave_one_N", "k_fold"]].round(4)
+compared.table[["delta_aicc", "tied", "leave_one_N", "k_fold"]].round(4)
 
 # %%
 # The shape shows at the ends: a logarithm goes on gaining where this law is exhausted.
 
 figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
 stores = np.geomspace(1e8, 2e11, 200)
-for name, one in compared.attrs["fits"].items():
+for name, one in compared.fits.items():
     with np.errstate(all="ignore"):
         gain = one.law.loss(8e8, 1.6e10, 0.0, one.theta) - one.law.loss(8e8, 1.6e10, stores, one.theta)
     ax.plot(stores, gain, label=name)

@@ -4,6 +4,8 @@ from ._bootstrap import Calibration as Calibration
 from ._bootstrap import Interval as Interval
 from ._bootstrap import backtest as backtest
 from ._bootstrap import bootstrap as bootstrap
+from ._comparison import Comparison as Comparison
+from ._comparison import CrossValidation as CrossValidation
 from ._diagnostics import Diagnostics as Diagnostics
 from ._diagnostics import Finding as Finding
 from ._diagnostics import RetrievalEffect as RetrievalEffect

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError, FitError, IdentifiabilityWarning
+from ragscale.fitting._own import Own, peek
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting._table import clusters
 from ragscale.fitting.laws._law import Theta
 from ragscale.fitting.solver._problem import Problem
 from ragscale.fitting.solver._varpro import Solution, refine
+from ragscale.results._result import Result
 
 Kind = Literal["confidence", "prediction", "extrapolation"]
 
@@ -29,9 +32,9 @@ class Interval(NamedTuple):
     high: np.ndarray
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bootstrap:
-    """Replicates of a fit.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Bootstrap(Result):
+    """Replicates of a fit; a value, never changed.
 
     Attributes
     ----------
@@ -50,10 +53,17 @@ class Bootstrap:
 
     fit: ManifoldFit
     theta: Theta
-    link_values: Mapping[str, np.ndarray]
-    objective: np.ndarray = field(repr=False)
+    link_values: Own[dict[str, np.ndarray]] = Own()
+    objective: np.ndarray
     by: str | tuple[str, ...]
     confidence_level: float
+
+    _picture: ClassVar[str] = "slices"
+    schema: ClassVar[str] = "ragscale.bootstrap"
+
+    def __post_init__(self) -> None:
+        for values in (*self.theta.values(), *self.link_values.values(), self.objective):
+            values.setflags(write=False)
 
     @property
     def n_resamples(self) -> int:
@@ -69,9 +79,13 @@ class Bootstrap:
         latent = self.fit.law.loss(n, d, r, _free_only(self.fit.law, theta), **columns)
         return np.asarray(self.fit.link.metric(latent, extra))
 
-    @cached_property
+    @property
     def params(self) -> pd.DataFrame:
         """Parameters in counts: ``value``, ``stderr`` and percentile interval ``low``, ``high`` of the replicates."""
+        return self._params.copy()
+
+    @cached_property
+    def _params(self) -> pd.DataFrame:
         tail = (1.0 - self.confidence_level) / 2.0
         values = {**self.fit.theta, **{p.name: float(getattr(self.fit.link, p.name)) for p in self.fit.link.parameters}}
         rows = []
@@ -126,6 +140,54 @@ class Bootstrap:
     def calibration(self) -> Calibration:
         """By how much intervals fell short when this table's smaller runs predicted its larger ones."""
         return backtest(self.fit, confidence_level=self.confidence_level)
+
+    # Looking at it, keeping it -------------------------------------------------------------------------------------
+
+    def summary(self) -> str:
+        """Say what was resampled, and the parameters with their intervals."""
+        what = self.by if isinstance(self.by, str) else f"trained models, by {', '.join(self.by)}"
+        head = (
+            f"{self.n_resamples} resamples of {what}: {self.fit.law.name}, {100 * self.confidence_level:g} % intervals"
+        )
+        return f"{head}\n{self.params.to_string(float_format='{:.5g}'.format)}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the parameters: ``parameter``, ``value``, ``stderr``, and the interval ``value_low, value_high``."""
+        names = {"name": "parameter", "low": "value_low", "high": "value_high"}
+        return self.params.reset_index().rename(columns=names)
+
+    @property
+    def replicates(self) -> pd.DataFrame:
+        """One row per replicate: its parameters in counts and its ``objective``."""
+        return pd.DataFrame({**self.theta, **self.link_values, "objective": self.objective})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything, the fit included, to one NumPy archive (``.npz``: arrays and JSON, no pickle)."""
+        from ragscale.fitting._saved import save_bootstrap
+
+        save_bootstrap(path, self)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Bootstrap:
+        """Read what `save` wrote; predictions are the same bit for bit.
+
+        Raises
+        ------
+        CheckpointError
+            When the file is damaged or holds something else.
+        """
+        from ragscale.fitting._saved import load_bootstrap
+
+        return load_bootstrap(path)
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Refuse: thousands of numbers belong into an archive; see `save`."""
+        raise ConfigError("a bootstrap is kept with save(path) and Bootstrap.load(path), its table with to_frame()")
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str]) -> Self:
+        """Refuse; see `load`."""
+        raise ConfigError("a bootstrap is kept with save(path) and Bootstrap.load(path)")
 
 
 def _free_only(law: Any, theta: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -196,12 +258,12 @@ def bootstrap(
     generator = np.random.default_rng(rng)
     _warn_if_few(fit, by)
     problem = fit.problem
-    rows = len(fit.data)
+    rows = len(peek(fit, "data"))
     weight = problem.table.weight
     if by == "residuals":
         problem, weights = _residual_resamples(fit, n_resamples, generator)
     else:
-        group = np.arange(rows) if by == "rows" else clusters(fit.data, by)
+        group = np.arange(rows) if by == "rows" else clusters(peek(fit, "data"), by)
         count = int(group.max()) + 1
         draws = generator.multinomial(count, np.full(count, 1.0 / count), size=n_resamples)
         weights = draws[:, group] * weight
@@ -218,8 +280,8 @@ def bootstrap(
 
 
 def _warn_if_few(fit: ManifoldFit, by: Any) -> None:
-    count = int(clusters(fit.data).max()) + 1
-    sizes = len(np.unique(fit.data["N"].to_numpy(float)))
+    count = int(clusters(peek(fit, "data")).max()) + 1
+    sizes = len(np.unique(peek(fit, "data")["N"].to_numpy(float)))
     said = []
     if count < 20:
         said.append(f"{count} trained models (below 20)")
@@ -238,7 +300,7 @@ def _residual_resamples(
 ) -> tuple[Problem, np.ndarray]:
     """Return the problem with new observations, predictions plus drawn residuals."""
     problem = fit.problem
-    drawn = generator.choice(fit.residuals, size=(n_resamples, len(fit.data)))
+    drawn = generator.choice(fit.residuals, size=(n_resamples, len(peek(fit, "data"))))
     predicted = np.asarray(fit.to_frame()["predicted"], dtype=float)
     y = predicted * np.exp(-drawn) if fit.space == "log" else predicted - drawn
     return problem.with_observations(y), np.broadcast_to(problem.table.weight, y.shape)
@@ -265,12 +327,13 @@ def _refit(problem: Problem, fit: ManifoldFit, weights: np.ndarray) -> Solution:
 
 def _warm_starts(fit: ManifoldFit) -> list[tuple[np.ndarray, np.ndarray]]:
     problem = fit.problem
-    objective = fit.minima["objective"].to_numpy(float)
+    minima = peek(fit, "minima")
+    objective = minima["objective"].to_numpy(float)
     near = np.flatnonzero(objective <= 1.3 * objective[0])[:4]
     starts = []
     names = [p.name for p in fit.law.parameters]
     for i in near:
-        row = {str(name): float(fit.minima[name].to_numpy(float)[i]) for name in fit.minima}
+        row = {str(name): float(minima[name].to_numpy(float)[i]) for name in minima}
         link = fit.link.with_values({p.name: row[p.name] for p in fit.link.parameters})
         local = (
             problem
@@ -281,8 +344,8 @@ def _warm_starts(fit: ManifoldFit) -> list[tuple[np.ndarray, np.ndarray]]:
     return starts
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Calibration:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Calibration(Result):
     """What a rolling-origin backtest by compute found.
 
     Attributes
@@ -300,7 +363,19 @@ class Calibration:
     factor: float
     coverage: float
     n_points: int
-    origins: pd.DataFrame = field(repr=False)
+    origins: Own[pd.DataFrame] = Own()
+
+    def summary(self) -> str:
+        """Say how the intervals did, and by how much to widen them."""
+        head = (
+            f"Prediction intervals held {self.coverage:.0%} of {self.n_points} rows of more compute; their "
+            f"coverage asks for intervals {self.factor:.3g} times as wide"
+        )
+        return f"{head}\n{self.origins.to_string(index=False, float_format='{:.3g}'.format)}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `origins`."""
+        return self.origins
 
 
 def backtest(
@@ -330,7 +405,7 @@ def backtest(
     from ragscale.fitting._fit import fit_table
     from ragscale.fitting._table import arrays
 
-    data = fit.data
+    data = peek(fit, "data")
     compute = np.log(data["N"].to_numpy(float)) + np.log(data["D"].to_numpy(float))
     order = np.argsort(compute, kind="stable")
     need = 2 * (len(fit.law.free) + len(fit.link.parameters))

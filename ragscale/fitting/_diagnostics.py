@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ragscale.fitting._own import Own, peek
 from ragscale.fitting._table import clusters
 from ragscale.fitting.solver._problem import Problem
 from ragscale.fitting.solver._varpro import _jacobian, _second_order, _State
+from ragscale.results._result import Result
 
 if TYPE_CHECKING:
     from ragscale.fitting._result import ManifoldFit
@@ -28,8 +30,8 @@ class Finding:
     text: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RetrievalEffect:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class RetrievalEffect(Result):
     """Whether retrieval helps, by comparison within trained models; no law is involved.
 
     Attributes
@@ -49,7 +51,13 @@ class RetrievalEffect:
     high: float
     n_models: int
 
-    def __str__(self) -> str:
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row: the verdict, the change with its interval, and the number of models."""
+        row = {"verdict": self.verdict, "change": self.change, "change_low": self.low, "change_high": self.high}
+        return pd.DataFrame([row | {"n_models": self.n_models}])
+
+    def summary(self) -> str:
+        """Say whether retrieval helps, with the change and its interval."""
         if self.verdict == "not measured":
             return "Whether retrieval helps is not measured: no trained model has rows both with and without a store."
         numbers = f"{self.change:+.3g} [{self.low:+.3g}, {self.high:+.3g}] over {self.n_models} trained models"
@@ -61,8 +69,8 @@ class RetrievalEffect:
         return f"{words[self.verdict]} (change of the metric {numbers})."
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Diagnostics:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Diagnostics(Result):
     """Findings in words and the numbers behind them; ``str()`` lists them.
 
     Attributes
@@ -83,11 +91,17 @@ class Diagnostics:
     findings: tuple[Finding, ...]
     retrieval: RetrievalEffect
     condition: float
-    correlation: pd.DataFrame = field(repr=False)
-    leverage: pd.Series = field(repr=False)
+    correlation: Own[pd.DataFrame] = Own()
+    leverage: Own[pd.Series] = Own()
     n_clusters: int
 
-    def __str__(self) -> str:
+    def to_frame(self) -> pd.DataFrame:
+        """Return the findings: ``level``, ``topic``, ``text``."""
+        rows = [(finding.level, finding.topic, finding.text) for finding in self.findings]
+        return pd.DataFrame(rows, columns=["level", "topic", "text"])
+
+    def summary(self) -> str:
+        """List the findings, a line each; warnings are marked."""
         return "\n".join(f"- {'! ' if f.level == 'warning' else ''}{f.text}" for f in self.findings)
 
     def topics(self) -> tuple[str, ...]:
@@ -136,7 +150,7 @@ def _local(fit: ManifoldFit) -> _Local:
     full = bread + _second_order(state, psi, gradient)[0]
     p, lower, upper = (values[0] for values in state.limits())
     held = (p <= lower + 1e-9 * (1 + np.abs(p))) | (p >= upper - 1e-9 * (1 + np.abs(p)))
-    group = clusters(fit.data)
+    group = clusters(peek(fit, "data"))
     scores = np.zeros((group.max() + 1, len(p)))
     np.add.at(scores, group, (jacobian[0] * psi[0]).T)
     free = ~held
@@ -247,7 +261,7 @@ def _sizes(problem: Problem, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def diagnose(fit: ManifoldFit) -> Diagnostics:
     """Look at a fit from every side."""
     local = _local(fit)
-    effect = retrieval_effect(fit.data, fit.space)
+    effect = retrieval_effect(peek(fit, "data"), fit.space)
     free = ~local.held
     names = [name for name, is_free in zip(local.names, free, strict=True) if is_free]
     covariance = local.covariance[np.ix_(free, free)]
@@ -311,7 +325,7 @@ def _rises(table: pd.DataFrame) -> bool:
 
 
 def _retrieval_findings(fit: ManifoldFit, effect: RetrievalEffect) -> list[Finding]:
-    if not np.any(fit.data["R"].to_numpy(float) > 0):
+    if not np.any(peek(fit, "data")["R"].to_numpy(float) > 0):
         return []
     level = "note" if effect.verdict == "helps" else "warning"
     found = [Finding(level, "retrieval", str(effect))]
@@ -349,7 +363,7 @@ def _tradeoff_findings(correlation: pd.DataFrame, condition: float) -> list[Find
 
 def _design_findings(fit: ManifoldFit, count: int) -> list[Finding]:
     found = []
-    data = fit.data
+    data = peek(fit, "data")
     if count < 20:
         text = f"Only {count} trained models: intervals are rough below 20."
         found.append(Finding("warning", "few models", text))
@@ -378,7 +392,7 @@ def _minima_findings(fit: ManifoldFit) -> list[Finding]:
     found = []
     if not fit.converged:
         found.append(Finding("warning", "convergence", "The optimum is flat or at a kink: no stationary point proven."))
-    close = fit.minima["objective"].to_numpy(float)
+    close = peek(fit, "minima")["objective"].to_numpy(float)
     close = close[1:][close[1:] < 1.02 * close[0]]
     if len(close):
         text = (

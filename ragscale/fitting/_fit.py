@@ -183,6 +183,8 @@ def make_fit(problem: Problem, solution: Solution, table: pd.DataFrame, words: s
     thetas = problem.theta(solution.c, solution.u, size)
     extra = {name: values[:, 0] for name, values in problem.extra(solution.u).items()}
     minima = pd.DataFrame({**thetas, **extra, "objective": solution.value})
+    data = table.assign(weight=problem.table.weight)
+    data.attrs = {}
     return ManifoldFit(
         law=problem.law.replace() if problem.law.further_columns else problem.law,
         theta=Theta({name: float(values[0]) for name, values in thetas.items()}),
@@ -190,7 +192,7 @@ def make_fit(problem: Problem, solution: Solution, table: pd.DataFrame, words: s
         loss=problem.objective,
         space=problem.space,
         objective=float(solution.value[0]),
-        data=table.assign(weight=problem.table.weight),
+        data=data,
         minima=minima,
         converged=bool(solution.converged[0]),
         weights=words,

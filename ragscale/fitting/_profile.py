@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,15 @@ from scipy.optimize import root_scalar
 
 from ragscale.errors import ConfigError
 from ragscale.fitting._diagnostics import _local
+from ragscale.fitting._own import Own
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.solver._problem import Problem
 from ragscale.fitting.solver._varpro import refine
+from ragscale.results._result import Result
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Profile:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Profile(Result):
     """The best objective for given values of one parameter.
 
     Attributes
@@ -40,8 +43,19 @@ class Profile:
     low: float
     high: float
     confidence_level: float
-    curve: pd.DataFrame = field(repr=False)
+    curve: Own[pd.DataFrame] = Own()
     threshold: float
+
+    _picture: ClassVar[str] = "profile"
+
+    def summary(self) -> str:
+        """Say the estimate and its interval."""
+        level = f"{100 * self.confidence_level:g} %"
+        return f"{self.name} = {self.value:.5g}, {level} profile interval [{self.low:.5g}, {self.high:.5g}]"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `curve`."""
+        return self.curve
 
 
 def profile(fit: ManifoldFit, name: str, *, confidence_level: float = 0.95, n_points: int = 25) -> Profile:

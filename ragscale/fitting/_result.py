@@ -5,31 +5,32 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ragscale._files import read_json, write_json
 from ragscale.errors import ConfigError, ExtrapolationWarning, FitError
+from ragscale.fitting._comparison import Comparison
+from ragscale.fitting._own import Own, peek
 from ragscale.fitting.laws._law import ScalingLaw, Theta, check_counts
-from ragscale.fitting.solver._links import Link, link_from_dict
+from ragscale.fitting.solver._links import Link
 from ragscale.fitting.solver._objective import Objective
 from ragscale.fitting.solver._problem import Problem
+from ragscale.results._result import Result, latex_table
 
 if TYPE_CHECKING:
     from ragscale.fitting._diagnostics import Diagnostics
 
-SCHEMA, VERSION = "ragscale.fit", 1
 _FAR = 10.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class ManifoldFit:
-    """A law fitted to a results table; a value, never changed.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ManifoldFit(Result):
+    """A law fitted to a results table; a value, never changed: frames that it hands out are copies.
 
     Attributes
     ----------
@@ -52,7 +53,7 @@ class ManifoldFit:
         Whether the best minimum is stationary.
     weights : str
         In words where the weights come from.
-    selection : DataFrame or None
+    selection : Comparison or None
         How the laws compared, when the law was chosen with ``law="auto"``.
     """
 
@@ -62,11 +63,14 @@ class ManifoldFit:
     loss: Objective
     space: str
     objective: float
-    data: pd.DataFrame = field(repr=False)
-    minima: pd.DataFrame = field(repr=False)
+    data: Own[pd.DataFrame] = Own()
+    minima: Own[pd.DataFrame] = Own()
     converged: bool = True
     weights: str = "equal"
-    selection: pd.DataFrame | None = field(default=None, repr=False)
+    selection: Comparison | None = None
+
+    _picture: ClassVar[str] = "parity"
+    schema: ClassVar[str] = "ragscale.fit"
 
     # Predictions ---------------------------------------------------------------------------------------------------
 
@@ -113,7 +117,7 @@ class ManifoldFit:
         for name, values in zip("NDR", counts, strict=True):
             if name not in self.law.variables:
                 continue
-            seen = self.data[name].to_numpy(float)
+            seen = peek(self, "data")[name].to_numpy(float)
             low, high = seen.min(), seen.max()
             flat = values.reshape(-1)
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -153,10 +157,11 @@ class ManifoldFit:
         """The minimisation that this fit solved (a floor or ceiling counts as known)."""
         from ragscale.fitting._table import arrays
 
-        table = arrays(self.data, self.data["weight"].to_numpy(float), self.law)
+        data = peek(self, "data")
+        table = arrays(data, data["weight"].to_numpy(float), self.law)
         return Problem(self.law, self.link, self.loss, space=self.space, table=table)
 
-    @cached_property
+    @property
     def params(self) -> pd.DataFrame:
         """Parameters in counts, with cluster-robust standard errors.
 
@@ -166,6 +171,10 @@ class ManifoldFit:
             Indexed by parameter: ``value, stderr, low, high`` (95 %; on the log scale for parameters that are searched
             so), ``at_bound`` and ``note``. For intervals that do not lean on a normal approximation, `bootstrap`.
         """
+        return self._params.copy()
+
+    @cached_property
+    def _params(self) -> pd.DataFrame:
         from ragscale.fitting._diagnostics import parameter_table
 
         return parameter_table(self)
@@ -182,7 +191,7 @@ class ManifoldFit:
         if not unit > 0:
             raise ConfigError(f"unit = {unit!r} must be positive, e.g. 1e9")
         factor = unit_factors(self.law, self.theta, unit)
-        table = self.params.copy()
+        table = self.params
         for column in ("value", "stderr", "low", "high"):
             table[column] *= [factor.get(name, 1.0) for name in table.index]
         return table
@@ -198,8 +207,7 @@ class ManifoldFit:
             Columns N, D, R, ``predicted``, and for the fitted rows ``value`` and ``residual``.
         """
         if grid is None:
-            frame = self.data.copy()
-            points = frame
+            points = frame = self.data
         elif isinstance(grid, pd.DataFrame):
             points = frame = grid.assign(R=grid.get("R", 0.0))
         else:
@@ -231,8 +239,9 @@ class ManifoldFit:
         ]
         return "\n".join(lines)
 
-    def __str__(self) -> str:
-        return self.summary()
+    def __repr__(self) -> str:
+        rows = len(peek(self, "data"))
+        return f"<ManifoldFit: {self.law.name}, {rows} rows, link {self.link.name}, objective {self.objective:.8g}>"
 
     def _repr_html_(self) -> str:
         said = "".join(f"<li>{html.escape(finding.text)}</li>" for finding in self.diagnostics.findings)
@@ -243,46 +252,37 @@ class ManifoldFit:
             f"{self.params.to_html(float_format=lambda value: f'{value:.5g}')}<ul>{said}</ul></div>"
         )
 
+    def to_latex(self, *, digits: int = 3, caption: str = "", label: str = "") -> str:
+        """Return the parameters as a booktabs table, a value and its interval in one cell."""
+        table = self.params.reset_index().rename(
+            columns={"name": "parameter", "low": "value_low", "high": "value_high"}
+        )
+        columns = ["parameter", "value", "value_low", "value_high", "stderr"]
+        return latex_table(pd.DataFrame(table[columns]), digits=digits, caption=caption, label=label)
+
     # Keeping it ----------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, JSON-able; `from_dict` gives the same predictions bit for bit."""
-        data = self.data.astype(object).where(self.data.notna(), None)
-        return {
-            "law": self.law.to_dict(),
-            "theta": dict(self.theta),
-            "link": self.link.to_dict(),
-            "loss": {"loss": self.loss.loss, "delta": self.loss.delta, "tau": self.loss.tau},
-            "space": self.space,
-            "objective": self.objective,
-            "converged": bool(self.converged),
-            "weights": self.weights,
-            "data": {str(name): _plain(data[name].tolist()) for name in data},
-            "minima": {str(name): self.minima[name].tolist() for name in self.minima},
-        }
+        from ragscale.fitting._saved import fit_to_dict
+
+        return fit_to_dict(self)
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> ManifoldFit:
         """Build a fit from `to_dict`."""
-        return cls(
-            law=ScalingLaw.from_dict(value["law"]),
-            theta=Theta(value["theta"]),
-            link=link_from_dict(value["link"]),
-            loss=Objective(**value["loss"]),
-            space=value["space"],
-            objective=value["objective"],
-            converged=value["converged"],
-            weights=value["weights"],
-            data=pd.DataFrame(value["data"]),
-            minima=pd.DataFrame(value["minima"]),
-        )
+        from ragscale.fitting._saved import fit_from_dict
+
+        return fit_from_dict(value)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the fit to a versioned JSON file, atomically."""
-        write_json(path, self.to_dict(), schema=SCHEMA, version=VERSION)
+        from ragscale.fitting._saved import write
+
+        write(path, self.to_dict(), self.schema)
 
     @classmethod
-    def from_json(cls, path: str | os.PathLike[str]) -> ManifoldFit:
+    def from_json(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `to_json` wrote; predictions are the same bit for bit.
 
         Raises
@@ -292,7 +292,9 @@ class ManifoldFit:
         CheckpointError
             When the file is damaged or holds something else.
         """
-        return cls.from_dict(read_json(path, schema=SCHEMA, version=VERSION))
+        from ragscale.fitting._saved import fit_from_dict, read
+
+        return read(path, fit_from_dict, cls.schema)
 
     def to_lmfit(self) -> Any:
         """Return an lmfit ``ModelResult``-like pair ``(lmfit.Minimizer, lmfit.Parameters)`` at this optimum.
@@ -303,10 +305,6 @@ class ManifoldFit:
         from ragscale.fitting._lmfit import to_lmfit
 
         return to_lmfit(self)
-
-
-def _plain(values: list[Any]) -> list[Any]:
-    return [value.item() if isinstance(value, np.generic) else value for value in values]
 
 
 def unit_factors(law: ScalingLaw, theta: Mapping[str, float], unit: float) -> dict[str, float]:

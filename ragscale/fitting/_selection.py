@@ -11,7 +11,9 @@ import pandas as pd
 from scipy import optimize, special
 
 from ragscale.errors import ConfigError, FitError, RagscaleError
+from ragscale.fitting._comparison import Comparison, CrossValidation, akaike_weights, simplest
 from ragscale.fitting._fit import fit_table
+from ragscale.fitting._own import peek
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting._table import clusters, prepare
 from ragscale.fitting.laws._catalogue import BUILT_IN, make_law
@@ -25,7 +27,7 @@ _LARGEST = 0.2
 
 def cross_validate(
     results: Any, law: str | ScalingLaw = "log1p", *, leave_out: LeaveOut = "N", seed: int = 0, **options: Any
-) -> pd.DataFrame:
+) -> CrossValidation:
     """Fit to a part of the table, predict the rest; every fold is fitted anew, exponents included.
 
     Parameters
@@ -43,10 +45,8 @@ def cross_validate(
 
     Returns
     -------
-    DataFrame
-        One row per fold: ``fold`` (what was left out), ``n_train``, ``n_test``, ``error``: mean absolute value of
-        predicted / observed - 1 (of the difference where residuals are linear), ``bias``: the same with its sign,
-        ``objective`` on the training rows. ``attrs["error"]`` is the mean over all rows left out.
+    CrossValidation
+        ``.error``, the mean absolute error over all rows left out, and ``.table``, one row per fold.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def cross_validate(
     --------
     >>> from ragscale.datasets import simulate
     >>> folds = cross_validate(simulate("log1p", noise=0.01, rng=0), "log1p", leave_out="N")
-    >>> len(folds), bool(folds.attrs["error"] < 0.03)
+    >>> len(folds), folds.error < 0.03
     (6, True)
     """
     columns = {name: options.pop(name) for name in ("N", "D", "R", "value", "seed_average") if name in options}
@@ -66,12 +66,13 @@ def cross_validate(
 
 def _validate_folds(
     table: pd.DataFrame, law: ScalingLaw, leave_out: LeaveOut, *, seed: int, options: Mapping[str, Any]
-) -> pd.DataFrame:
+) -> CrossValidation:
     law = law._resolve(*(table[name].to_numpy(float) for name in "NDR"))
     options = _with_link(table, options, law)
+    space = options["space"]
     weights = options.pop("weights", None)
     given = None if weights is None or isinstance(weights, str) else np.asarray(weights, dtype=float)
-    rows, errors = [], []
+    rows = []
     for name, test in _folds(table, leave_out, seed):
         train = pd.DataFrame(table[~test]).reset_index(drop=True)
         own = weights if given is None else given[~test]
@@ -85,7 +86,6 @@ def _validate_folds(
         predicted = np.asarray(fit.link.metric(fit.latent(*counts, **further)))
         seen = held_out["value"].to_numpy(float)
         difference = predicted / seen - 1.0 if fit.space == "log" else predicted - seen
-        errors.append(np.abs(difference))
         rows.append(
             {
                 "fold": name,
@@ -96,9 +96,7 @@ def _validate_folds(
                 "objective": fit.objective,
             }
         )
-    folds = pd.DataFrame(rows)
-    folds.attrs["error"] = float(np.concatenate(errors).mean())
-    return folds
+    return CrossValidation(law=law.name, leave_out=leave_out, table=pd.DataFrame(rows), space=space)
 
 
 def _with_link(table: pd.DataFrame, options: Mapping[str, Any], law: ScalingLaw) -> dict[str, Any]:
@@ -154,17 +152,17 @@ def aicc(fit: ManifoldFit) -> float:
     ----------
     Hurvich and Tsai 1989, Biometrika 76(2); Huber 1981, Robust Statistics, section 4.5 (the density).
     """
-    count = int(clusters(fit.data).max()) + 1
+    count = int(clusters(peek(fit, "data")).max()) + 1
     p = len(fit.law.free) + len(fit.link.parameters) + 1
     if count - p - 1 <= 0:
         return float("inf")
-    rows = len(fit.data)
+    rows = len(peek(fit, "data"))
     return deviance(fit) * count / rows + 2.0 * p * count / (count - p - 1)
 
 
 def deviance(fit: ManifoldFit) -> float:
     """Return -2 log likelihood of the rows under the density that belongs to the loss, at the best scale."""
-    rows, objective = len(fit.data), max(fit.objective, 1e-300)
+    rows, objective = len(peek(fit, "data")), max(fit.objective, 1e-300)
     delta = fit.loss.limit
 
     def of(log_scale: float) -> float:
@@ -188,7 +186,7 @@ def compare_laws(
     held_out: bool = True,
     folds: int = 5,
     **options: Any,
-) -> pd.DataFrame:
+) -> Comparison:
     """Fit several laws to one table and compare them; laws that cannot be told apart are called tied.
 
     Parameters
@@ -206,16 +204,14 @@ def compare_laws(
 
     Returns
     -------
-    DataFrame
-        Indexed by law, best first: ``n_parameters``, ``objective``, ``aicc``, ``delta_aicc``, ``tied`` (within 2 of the
-        best), held-out errors ``leave_one_N``, ``largest_compute``, ``k_fold`` (see `cross_validate`), and ``problem``:
-        why a law could not be fitted or validated (its numbers are then missing). ``attrs["fits"]`` has the fits.
+    Comparison
+        ``.table`` (indexed by law, best first), ``.fits``, ``.best``, ``.tied``, ``.weights``, and ``.to_frame()``.
 
     Examples
     --------
     >>> from ragscale.datasets import simulate
-    >>> table = compare_laws(simulate("hill", noise=0.003, rng=0), ["chinchilla", "hill", "rpower"], held_out=False)
-    >>> table.index[0], bool(table.loc["chinchilla", "tied"])
+    >>> found = compare_laws(simulate("hill", noise=0.003, rng=0), ["chinchilla", "hill", "rpower"], held_out=False)
+    >>> found.best, "chinchilla" in found.tied
     ('hill', False)
     """
     columns = {name: options.pop(name) for name in ("N", "D", "R", "value", "seed_average") if name in options}
@@ -230,7 +226,7 @@ def compare_on(
     held_out: bool,
     folds: int = 5,
     options: Mapping[str, Any],
-) -> pd.DataFrame:
+) -> Comparison:
     """Compare laws on a prepared table."""
     if laws is None:
         reads_r = np.ptp(table["R"].to_numpy(float)) > 0
@@ -259,7 +255,7 @@ def compare_on(
             ways: dict[str, LeaveOut] = {"leave_one_N": "N", "largest_compute": "compute", "k_fold": folds}
             for column, leave_out in ways.items():
                 try:
-                    row[column] = _validate_folds(table, law, leave_out, seed=0, options=settled).attrs["error"]
+                    row[column] = _validate_folds(table, law, leave_out, seed=0, options=settled).error
                 except RagscaleError as error:
                     problems.append(f"{column}: {error}")
             row["problem"] = "; ".join(problems)
@@ -267,13 +263,14 @@ def compare_on(
     if not fits:
         raise FitError("no law could be fitted: " + "; ".join(f"{row['law']}: {row['problem']}" for row in rows))
     found = pd.DataFrame(rows).set_index("law")
-    found["delta_aicc"] = found["aicc"] - found["aicc"].min() if np.isfinite(found["aicc"].min()) else np.nan
-    found["tied"] = found["delta_aicc"] <= _TIE
+    lowest = found["aicc"].min()
+    # with too few models for the criterion every law is as good as another
+    found["delta_aicc"] = found["aicc"] - lowest if np.isfinite(lowest) else np.nan
+    found["tied"] = found["delta_aicc"] <= _TIE if np.isfinite(lowest) else found["aicc"].notna()
+    found["weight"] = akaike_weights(found["aicc"].to_numpy(float))
     found = found.sort_values(["aicc", "n_parameters"], kind="stable")
-    order = ["n_parameters", "objective", "aicc", "delta_aicc", "tied", "leave_one_N", "largest_compute", "k_fold"]
-    found = pd.DataFrame(found[[c for c in (*order, "problem") if c in found]])
-    found.attrs["fits"] = fits
-    return found
+    order = ["n_parameters", "objective", "aicc", "delta_aicc", "weight", "tied", "leave_one_N", "largest_compute"]
+    return Comparison(table=pd.DataFrame(found[[c for c in (*order, "k_fold", "problem") if c in found]]), fits=fits)
 
 
 def _labels(laws: Sequence[ScalingLaw]) -> list[str]:
@@ -284,10 +281,4 @@ def _labels(laws: Sequence[ScalingLaw]) -> list[str]:
 def choose_law(table: pd.DataFrame, options: Mapping[str, Any]) -> ManifoldFit:
     """Return the fit of the law with the lowest AICc; of tied ones, that with the fewest parameters."""
     compared = compare_on(table, None, held_out=False, options=options)
-    fits: Mapping[str, ManifoldFit] = compared.attrs["fits"]
-    tied = compared["tied"].to_numpy(bool)
-    candidates = pd.DataFrame(compared[tied if tied.any() else compared["problem"].to_numpy() == ""])
-    name = candidates.sort_values(["n_parameters", "aicc"], kind="stable").index[0]
-    selection = compared.copy()
-    selection.attrs = {}
-    return replace(fits[str(name)], selection=selection)
+    return replace(compared.fits[simplest(compared)], selection=compared)

@@ -78,9 +78,9 @@ def test_impossible_links_are_refused(plane: pd.DataFrame) -> None:
 @pytest.mark.parametrize("law", ["log1p", "hill", "log_ratio", "effective_data"])
 def test_the_law_that_made_the_table_is_among_the_best(law: str) -> None:
     compared = rs.compare_laws(simulate(law, noise=0.004, rng=1), held_out=False)
-    assert bool(compared.loc[law, "delta_aicc"] < 4)
-    assert compared["delta_aicc"].iloc[0] == 0
-    assert bool(compared.loc["chinchilla", "delta_aicc"] > 10)
+    assert bool(compared.table.loc[law, "delta_aicc"] < 4)
+    assert compared.table["delta_aicc"].iloc[0] == 0
+    assert bool(compared.table.loc["chinchilla", "delta_aicc"] > 10)
 
 
 def test_auto_prefers_the_simplest_of_tied_laws() -> None:
@@ -88,7 +88,7 @@ def test_auto_prefers_the_simplest_of_tied_laws() -> None:
     fit = rs.fit_manifold(table)
     assert fit.law.name == "chinchilla"
     assert fit.selection is not None
-    tied = fit.selection[fit.selection["tied"]]
+    tied = fit.selection.table.loc[list(fit.selection.tied)]
     assert tied.loc["chinchilla", "n_parameters"] == tied["n_parameters"].min()
     assert rs.fit_manifold(table.query("R == 0")).law.name == "chinchilla"
 
@@ -96,11 +96,12 @@ def test_auto_prefers_the_simplest_of_tied_laws() -> None:
 def test_comparison_reports_held_out_errors_and_failures() -> None:
     table = simulate("log1p", noise=0.01, rng=0)
     compared = rs.compare_laws(table, ["chinchilla", "log1p", Interaction(), Interaction(h="hill")])
-    assert {"leave_one_N", "largest_compute", "k_fold"} <= set(compared.columns)
-    assert compared.loc["log1p", "leave_one_N"] < compared.loc["chinchilla", "leave_one_N"]
-    assert compared.index.str.startswith("Interaction(").sum() == 2
+    assert {"leave_one_N", "largest_compute", "k_fold"} <= set(compared.table.columns)
+    errors = compared.table["leave_one_N"]
+    assert errors["log1p"] < errors["chinchilla"]
+    assert compared.table.index.str.startswith("Interaction(").sum() == 2
     short = rs.compare_laws(table.query("R == 0"), ["chinchilla", "log1p"], held_out=False)
-    assert "R is 0 in every row" in short.loc["log1p", "problem"]
+    assert "R is 0 in every row" in short.table.loc["log1p", "problem"]
     with pytest.raises(ConfigError, match="laws is empty"):
         rs.compare_laws(table, [])
 
@@ -108,11 +109,13 @@ def test_comparison_reports_held_out_errors_and_failures() -> None:
 def test_folds_are_whole_and_fitted_anew() -> None:
     table = simulate("log1p", noise=0.01, rng=0)
     by_size = rs.cross_validate(table, "log1p", leave_out="N")
-    assert by_size["n_test"].sum() == len(table)
-    assert (by_size["n_train"] + by_size["n_test"] == len(table)).all()
-    assert by_size.attrs["error"] == pytest.approx(np.average(by_size["error"], weights=by_size["n_test"]))
+    sizes = by_size.table
+    assert sizes["n_test"].sum() == len(table)
+    assert (sizes["n_train"] + sizes["n_test"] == len(table)).all()
+    assert by_size.error == pytest.approx((sizes["error"] * sizes["n_test"]).sum() / len(table))
+    assert abs(by_size.bias) < by_size.error
     folds = rs.cross_validate(table, "log1p", leave_out=5)
-    assert (folds["n_test"] % 7 == 0).all()  # the 7 stores of a checkpoint stay together
+    assert (folds.table["n_test"] % 7 == 0).all()  # the 7 stores of a checkpoint stay together
     assert len(rs.cross_validate(table, "log1p", leave_out="compute")) == 1
     for wrong in (1, "day", True, 2.5):
         with pytest.raises(ConfigError, match="leave_out"):
@@ -125,7 +128,7 @@ def test_leaving_out_a_column_of_weights_keeps_rows_and_weights_together(make_su
     table = make_surface(noise=0.02).assign(w=lambda t: 1 + t["R"] / 1e10)
     by_name = rs.cross_validate(table, "log1p", weights="w")
     by_array = rs.cross_validate(table, "log1p", weights=table["w"].to_numpy())
-    assert np.allclose(by_name["error"], by_array["error"], rtol=1e-9)
+    assert np.allclose(by_name.table["error"], by_array.table["error"], rtol=1e-9)
 
 
 def test_aicc_of_least_squares_is_the_textbook_one(plane: pd.DataFrame) -> None:
@@ -166,6 +169,6 @@ def test_the_paper_recovers_clean_tables_of_consistent_forms() -> None:
 def test_digitised_sciq_points_are_predicted_across_sizes(shared_data: Path) -> None:
     raw = pd.read_csv(shared_data.parent / "paper" / "digitised" / "fig2_baselines_points.csv")
     table = raw.rename(columns={"N_params": "N", "D_tokens": "D", "perplexity": "value"})[["N", "D", "value"]]
-    ours = rs.cross_validate(table, "chinchilla", link="bounded").attrs["error"]
+    ours = rs.cross_validate(table, "chinchilla", link="bounded").error
     assert ours <= 0.055
     assert fit_paper(table, "chinchilla").lomo_error > 0.2

@@ -35,10 +35,11 @@ def test_losses_are_compared_on_one_table():
     runs = datasets.load("mlfoundations_losses")
     runs = runs[(runs["corpus"] == "rpj") & (runs["task"] == "c4_val")]
     found = compare_laws(runs, ["chinchilla", "overtraining", "kaplan_c"])
-    assert (found["problem"] == "").all()
+    table = found.table
+    assert (table["problem"] == "").all()
     # the table over-trains: a law in computation alone cannot see it
-    assert found.loc["kaplan_c", "k_fold"] > 2 * found.loc["chinchilla", "k_fold"]
-    assert found["k_fold"].min() < 0.02
+    assert table.loc["kaplan_c", "k_fold"] > 2 * table.loc["chinchilla", "k_fold"]
+    assert table["k_fold"].min() < 0.02
 
 
 def test_accuracies_are_compared_in_one_metric_whatever_the_law_models():
@@ -49,13 +50,13 @@ def test_accuracies_are_compared_in_one_metric_whatever_the_law_models():
     value = laws.DirectDownstream(chance=0.25).loss(n, d, 0, theta) + 0.002 * rng.standard_normal(len(n))
     table = pd.DataFrame({"N": n, "D": d, "value": value, "metric": "accuracy", "chance": 0.25})
     found = compare_laws(table, [laws.DirectDownstream(chance=0.25), Chinchilla(), laws.DirectCompute(chance=0.25)])
-    fits = found.attrs["fits"]
+    fits = found.fits
     assert {fit.space for fit in fits.values()} == {"linear"}
     assert fits["direct_downstream"].link.name == "identity"
     assert fits["chinchilla"].link.name == "bounded"
-    assert found.index[0] == "direct_downstream"
-    assert found.loc["direct_downstream", "k_fold"] < 0.004
-    assert found.loc["direct_compute", "k_fold"] > 0.006
+    assert found.best == "direct_downstream"
+    assert found.table.loc["direct_downstream", "k_fold"] < 0.004
+    assert found.table.loc["direct_compute", "k_fold"] > 0.006
 
 
 def test_columns_go_with_their_rows_into_the_folds():
@@ -63,4 +64,4 @@ def test_columns_go_with_their_rows_into_the_folds():
     runs = runs[(runs["U"] >= 1e9) & ~runs["run"].str.contains("dedup|perplex|opt")]
     plain = cross_validate(runs, "chinchilla", leave_out=3)
     aware = cross_validate(runs, laws.DataConstrained(tie=True), leave_out=3)
-    assert aware.attrs["error"] < 0.75 * plain.attrs["error"]
+    assert aware.error < 0.75 * plain.error
