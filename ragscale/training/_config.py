@@ -10,7 +10,7 @@ from ragscale.errors import ConfigError
 
 SCHEDULES = ("wsd", "cosine", "wsd-s")
 SHAPES = ("1-sqrt", "linear", "cosine")
-PRECISIONS = ("auto", "fp32", "bf16", "bf16-true")
+PRECISIONS = ("auto", "fp32", "bf16", "bf16-true", "fp64")
 PARALLEL = ("auto", "none", "ddp", "fsdp")
 
 COUNTS = (
@@ -90,10 +90,11 @@ class TrainConfig:
         Allow D beyond the stream's length: later epochs read its blocks in a new order each. Off: an error.
     seed : int
         Of the initial weights, and of the order of rows.
-    precision : {"auto", "fp32", "bf16", "bf16-true"}
+    precision : {"auto", "fp32", "bf16", "bf16-true", "fp64"}
         ``"bf16"`` is float32 weights with bfloat16 autocast; "auto" takes it on CUDA and on CPUs that have bfloat16
         instructions when the model is at least 64 wide. "bf16-true" (no float32 weights) is refused unless
-        ``allow_bf16_true``: updates below half a bfloat16 step vanish, and RMSNorm gains never move.
+        ``allow_bf16_true``: updates below half a bfloat16 step vanish, and RMSNorm gains never move. "fp64" is for
+        checks: how much of a difference is rounding.
     allow_bf16_true, allow_short_runs : bool
         Lift the refusals, to reproduce work that did so.
     micro_batch_tokens : int or None
@@ -149,7 +150,7 @@ class TrainConfig:
     shuffle: bool = True
     repeat: bool = False
     seed: int = 0
-    precision: Literal["auto", "fp32", "bf16", "bf16-true"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "bf16-true", "fp64"] = "auto"
     allow_bf16_true: bool = False
     allow_short_runs: bool = False
     micro_batch_tokens: int | None = None

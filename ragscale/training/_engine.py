@@ -22,7 +22,7 @@ from ragscale.training._processes import Processes
 
 
 def resolve_precision(config: TrainConfig, model: ModelConfig, device: torch.device) -> str:
-    """Return "fp32", "bf16" or "bf16-true": what "auto" means on this device."""
+    """Return the precision, and for "auto" what it means on this device: "bf16" or "fp32"."""
     if config.precision != "auto":
         return config.precision
     if device.type == "cuda":
@@ -89,8 +89,9 @@ class Engine:
             compute_type = torch.bfloat16 if self._autocast else None
         hf_model: Any = model.build(seed=config.seed, eos_token_id=config.eos_id)
         use_ragscale_attention(hf_model)
-        if config.precision == "bf16-true":
-            hf_model.to(torch.bfloat16)
+        whole = {"bf16-true": torch.bfloat16, "fp64": torch.float64}.get(config.precision)
+        if whole is not None:
+            hf_model.to(whole)
         hf_model.to(self.device)
         hf_model.train()
         if config.activation_checkpointing:

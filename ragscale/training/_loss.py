@@ -35,7 +35,8 @@ def linear_cross_entropy(
     Parameters
     ----------
     hidden : tensor (..., D)
-        What the output head reads. Its type is that of the matrix products; softmax and sums are float32.
+        What the output head reads. Its type is that of the matrix products; softmax and sums are float32 (float64 if
+        it is).
     weight : tensor (V, D)
         The output head, without bias.
     targets : integer tensor (...)
@@ -76,7 +77,8 @@ def linear_cross_entropy(
     if chunk_rows is None:
         chunk_rows = _rows_of_a_chunk(hidden, weight)
     if backend == "auto":
-        backend = "triton" if hidden.is_cuda and importlib.util.find_spec("triton") else "torch"
+        fused = hidden.is_cuda and hidden.dtype != torch.float64 and importlib.util.find_spec("triton")
+        backend = "triton" if fused else "torch"
     loss, cross_entropy = _LinearCrossEntropy.apply(
         hidden_MD, weight, targets_M, z_loss, 1.0 / n_targets, chunk_rows, backend
     )
@@ -110,8 +112,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         weight = weight_VD.to(hidden_MD.dtype)
         grad_hidden = torch.empty_like(hidden_MD) if need_hidden else None
-        grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if need_weight else None
-        sums = torch.zeros(2, dtype=torch.float32, device=hidden_MD.device)
+        wide = torch.float64 if hidden_MD.dtype == torch.float64 else torch.float32
+        grad_weight = torch.zeros_like(weight_VD, dtype=wide) if need_weight else None
+        sums = torch.zeros(2, dtype=wide, device=hidden_MD.device)
         softmax = _softmax_gradient
         if backend == "triton":
             from ragscale.training._loss_triton import softmax_gradient as softmax
@@ -169,7 +172,7 @@ def _softmax_gradient(
 
     float32 logits are overwritten: one (C, V) buffer is all that a chunk needs.
     """
-    logits_CV = logits_CV.float()
+    logits_CV = logits_CV.to(sums.dtype)
     counted_C = targets_C != IGNORED
     rows = targets_C.clamp(min=0)[:, None]
     maximum_C1 = logits_CV.amax(1, keepdim=True)
@@ -178,7 +181,7 @@ def _softmax_gradient(
     logits_CV.exp_()
     total_C1 = logits_CV.sum(1, keepdim=True)
     normaliser_C = (total_C1.log() + maximum_C1)[:, 0]
-    zero = torch.zeros((), device=logits_CV.device)
+    zero = torch.zeros((), dtype=sums.dtype, device=logits_CV.device)
     sums[0] += torch.where(counted_C, normaliser_C - target_logit_C, zero).sum()
     sums[1] += torch.where(counted_C, normaliser_C.square(), zero).sum()
     if need_gradient:
