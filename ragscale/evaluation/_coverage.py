@@ -14,6 +14,9 @@ import numpy as np
 
 from ragscale.evaluation._tasks import Example
 from ragscale.passages import Passage
+from ragscale.results import HitRateCurve, hit_rate_curve
+
+__all__ = ["HitRateCurve", "hit_rate_curve"]
 
 _ARTICLES = ("the", "a", "an")
 _WORD = re.compile(r"\w+")

@@ -33,6 +33,7 @@ from .laws._law import Parameter as Parameter
 from .laws._law import ScalingLaw as ScalingLaw
 from .laws._law import SeparableLaw as SeparableLaw
 from .laws._law import Theta as Theta
+from .laws._reading import Reading as Reading
 from .laws._shaped import Interaction as Interaction
 from .laws._shaped import Multiplicative as Multiplicative
 from .solver._links import Bounded as Bounded

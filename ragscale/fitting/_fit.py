@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ragscale.errors import ConfigError, FitError
+from ragscale.fitting._conditions import as_hit_rate, measured_curve, rows_for
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting._table import arrays, check_fittable, prepare, row_weights
 from ragscale.fitting.laws._catalogue import make_law
@@ -34,6 +35,7 @@ def fit_manifold(
     tau: float = 0.5,
     space: Literal["auto", "log", "linear"] = "auto",
     seed_average: bool = True,
+    hit_rate: Any = None,
 ) -> ManifoldFit:
     r"""Fit a scaling law L(N, D, R) to a results table, to the global optimum of a stated objective.
 
@@ -67,6 +69,9 @@ def fit_manifold(
         Where residuals are taken; "auto" is the logarithm, but points for bounded scores.
     seed_average : bool
         Average rows that differ in their seed only, and weight them by how many there were.
+    hit_rate : HitRateCurve, callable, table or mapping, optional
+        h(R), how often a store of R tokens shows the answer, for predictions and decisions at stores that were not
+        measured; by default the curve through the table's own ``hit_rate`` (see `hit_rate_curve`).
 
     Returns
     -------
@@ -107,8 +112,11 @@ def fit_manifold(
     if isinstance(law, str) and law == "auto":
         from ragscale.fitting._selection import choose_law
 
-        return choose_law(table, options)
-    return fit_table(table, make_law(law), **options)
+        fit = choose_law(table, options)
+    else:
+        fit = fit_table(table, make_law(law), **options)
+    curve = measured_curve(table) if hit_rate is None else as_hit_rate(hit_rate)
+    return fit if curve is None else replace(fit, hit_rate=curve)
 
 
 def fit_table(
@@ -122,7 +130,10 @@ def fit_table(
     tau: float = 0.5,
     space: str = "auto",
 ) -> ManifoldFit:
-    """Fit one law to a prepared table."""
+    """Fit one law to the rows of a prepared table that it can read."""
+    table, kept, left_out = rows_for(table, law)
+    if weights is not None and not isinstance(weights, str) and np.shape(weights) == kept.shape:
+        weights = np.asarray(weights)[kept]
     link = make_link(law.link if isinstance(link, str) and link == "auto" else link, table)
     if space not in {"auto", "log", "linear"}:
         raise ConfigError(f"space = {space!r} must be 'auto', 'log' or 'linear'")
@@ -143,7 +154,7 @@ def fit_table(
         objective = replace(objective, delta=max(1.345 * 1.4826 * float(np.median(np.abs(r))), 1e-9))
         problem = Problem(law, link, objective, space=space, table=rows)
         solution = solve(problem, solution)
-    return make_fit(problem, solution, table, words)
+    return make_fit(problem, solution, table, words, left_out)
 
 
 def solve(problem: Problem, near: Solution | None = None) -> Solution:
@@ -177,7 +188,7 @@ def _search_wider(problem: Problem, weight: np.ndarray) -> Solution:
     return refine(problem, c, u, np.broadcast_to(weight, (len(u), len(weight))))
 
 
-def make_fit(problem: Problem, solution: Solution, table: pd.DataFrame, words: str) -> ManifoldFit:
+def make_fit(problem: Problem, solution: Solution, table: pd.DataFrame, words: str, left_out: str = "") -> ManifoldFit:
     """Return the fit at the best minimum."""
     size = problem.columns(solution.u, slopes=False).size
     thetas = problem.theta(solution.c, solution.u, size)
@@ -196,4 +207,5 @@ def make_fit(problem: Problem, solution: Solution, table: pd.DataFrame, words: s
         minima=minima,
         converged=bool(solution.converged[0]),
         weights=words,
+        left_out=left_out,
     )

@@ -55,6 +55,10 @@ class ManifoldFit(Result):
         In words where the weights come from.
     selection : Comparison or None
         How the laws compared, when the law was chosen with ``law="auto"``.
+    left_out : str
+        In words which rows of the table the law could not read.
+    hit_rate : HitRateCurve, callable or None
+        h(R) as the table measures it: what a law that reads ``hit_rate`` takes where none is given.
     """
 
     law: ScalingLaw
@@ -68,6 +72,8 @@ class ManifoldFit(Result):
     converged: bool = True
     weights: str = "equal"
     selection: Comparison | None = None
+    left_out: str = ""
+    hit_rate: Any = None
 
     _picture: ClassVar[str] = "parity"
     schema: ClassVar[str] = "ragscale.fit"
@@ -76,7 +82,12 @@ class ManifoldFit(Result):
 
     def latent(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, **columns: ArrayLike) -> np.ndarray:
         """Return the latent loss of the law at counts; the metric itself with the identity link."""
-        return self.law.loss(N, D, R, self.theta, **columns)
+        return self.law.loss(N, D, R, self.theta, **self._with_hit_rate(columns))
+
+    def _with_hit_rate(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """Add the measured h(R) where the law reads it and nothing else was given."""
+        missing = "hit_rate" in self.law.further_columns and "hit_rate" not in columns
+        return {**columns, "hit_rate": self.hit_rate} if missing and self.hit_rate is not None else columns
 
     def predict(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, **columns: ArrayLike) -> np.ndarray:
         """Predict the metric.
@@ -86,7 +97,8 @@ class ManifoldFit(Result):
         N, D, R : array-like
             Parameters, pretraining tokens, store tokens; broadcast against each other.
         **columns : array-like
-            Further columns that the law reads.
+            Further columns that the law reads: numbers, or functions of R. ``hit_rate`` is `hit_rate` where it is
+            not given; 1 is a gold passage, also with R = 0.
 
         Warns
         -----
@@ -100,7 +112,7 @@ class ManifoldFit(Result):
         self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, **columns: ArrayLike
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the slopes of the metric per parameter, per pretraining token and per store token."""
-        slopes = self.law.gradient(N, D, R, self.theta, **columns)
+        slopes = self.law.gradient(N, D, R, self.theta, **self._with_hit_rate(columns))
         chain = self.link.slopes(self.latent(N, D, R, **columns))[0]
         return tuple(np.asarray(chain * slope) for slope in slopes)  # type: ignore[return-value]
 
@@ -214,7 +226,7 @@ class ManifoldFit(Result):
             axes = [np.atleast_1d(np.asarray(grid.get(name, [0.0]), dtype=float)) for name in "NDR"]
             mesh = np.meshgrid(*axes, indexing="ij")
             points = frame = pd.DataFrame({name: values.reshape(-1) for name, values in zip("NDR", mesh, strict=True)})
-        columns = {name: points[name].to_numpy(float) for name in self.law.further_columns}
+        columns = {name: points[name].to_numpy(float) for name in self.law.further_columns if name in points}
         predicted = self.link.metric(
             self.latent(
                 points["N"].to_numpy(float), points["D"].to_numpy(float), points["R"].to_numpy(float), **columns
@@ -230,7 +242,7 @@ class ManifoldFit(Result):
         lines = [
             f"{self.law.name}: L = {self.law.formula}",
             f"rows {len(self.data)}, trained models {count}, values of N {sizes}",
-            f"link {self.link.name}, weights {self.weights}",
+            f"link {self.link.name}, weights {self.weights}" + (f"; {self.left_out}" if self.left_out else ""),
             f"objective {self.objective:.8g} ({self.loss.describe(self.space)}){stationary}",
             "",
             self.params.to_string(float_format=lambda value: f"{value:.5g}"),

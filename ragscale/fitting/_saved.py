@@ -23,6 +23,7 @@ from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.laws._law import ScalingLaw, Theta
 from ragscale.fitting.solver._links import link_from_dict
 from ragscale.fitting.solver._objective import Objective
+from ragscale.results import HitRateCurve
 from ragscale.results._result import decode, encode
 
 VERSION = 1
@@ -72,6 +73,8 @@ def fit_to_dict(fit: ManifoldFit, data: pd.DataFrame | None = None) -> dict[str,
         "objective": fit.objective,
         "converged": bool(fit.converged),
         "weights": fit.weights,
+        "left_out": fit.left_out,
+        "hit_rate": fit.hit_rate.to_dict() if isinstance(fit.hit_rate, HitRateCurve) else None,
         "data": {} if shared else _columns(rows),
         "minima": _columns(peek(fit, "minima")),
         "selection": None if fit.selection is None else comparison_to_dict(fit.selection, rows),
@@ -112,6 +115,8 @@ def fit_from_dict(value: Any, data: pd.DataFrame | None = None) -> ManifoldFit:
         objective=value["objective"],
         converged=value["converged"],
         weights=value["weights"],
+        left_out=str(value.get("left_out", "")),
+        hit_rate=HitRateCurve.from_dict(value["hit_rate"]) if value.get("hit_rate") else None,
         data=rows,
         minima=minima,
         selection=None if selection is None else comparison_from_dict(selection, rows),

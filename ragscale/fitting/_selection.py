@@ -12,6 +12,7 @@ from scipy import optimize, special
 
 from ragscale.errors import ConfigError, FitError, RagscaleError
 from ragscale.fitting._comparison import Comparison, CrossValidation, akaike_weights, simplest
+from ragscale.fitting._conditions import reads_evidence, rows_for
 from ragscale.fitting._fit import fit_table
 from ragscale.fitting._own import peek
 from ragscale.fitting._result import ManifoldFit
@@ -67,11 +68,12 @@ def cross_validate(
 def _validate_folds(
     table: pd.DataFrame, law: ScalingLaw, leave_out: LeaveOut, *, seed: int, options: Mapping[str, Any]
 ) -> CrossValidation:
+    table, kept, _ = rows_for(table, law)
     law = law._resolve(*(table[name].to_numpy(float) for name in "NDR"))
     options = _with_link(table, options, law)
     space = options["space"]
     weights = options.pop("weights", None)
-    given = None if weights is None or isinstance(weights, str) else np.asarray(weights, dtype=float)
+    given = None if weights is None or isinstance(weights, str) else np.asarray(weights, dtype=float)[kept]
     rows = []
     for name, test in _folds(table, leave_out, seed):
         train = pd.DataFrame(table[~test]).reset_index(drop=True)
@@ -235,6 +237,12 @@ def compare_on(
     if not chosen:
         raise ConfigError("laws is empty: name at least one law")
     names = _labels(chosen)
+    if not all(reads_evidence(law) for law in chosen):  # all laws are compared on the rows that each of them can read
+        common, kept, _ = rows_for(table, next(law for law in chosen if not reads_evidence(law)))
+        weights = options.get("weights")
+        if weights is not None and not isinstance(weights, str) and np.shape(weights) == kept.shape:
+            options = {**options, "weights": np.asarray(weights)[kept]}
+        table = common
     rows, fits = [], {}
     for name, law in zip(names, chosen, strict=True):
         row: dict[str, Any] = {"law": name, "n_parameters": len(law.free), "problem": ""}

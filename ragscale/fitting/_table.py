@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ragscale.errors import ConfigError, FitError, ResultsError
+from ragscale.fitting._conditions import RETRIEVED, conditions, reads_evidence
 from ragscale.fitting.laws._law import ScalingLaw
 from ragscale.fitting.solver._links import Link
 from ragscale.fitting.solver._problem import Table
@@ -16,7 +17,7 @@ from ragscale.results import average_seeds, validate
 from ragscale.results._door import as_frame
 
 _ONE_SURFACE = ("task", "metric", "split")
-_ONE_STORE = ("condition", "retriever", "k")
+_ONE_STORE = ("retriever", "k")
 
 
 def prepare(
@@ -47,7 +48,7 @@ def prepare(
         for column in _ONE_SURFACE
         if len(_kinds(table, column)) > 1
     ]
-    stores = pd.DataFrame(table[table["R"] > 0])
+    stores = pd.DataFrame(table[(table["R"] > 0) & (conditions(table) == RETRIEVED)])
     problems += [
         f"column {column!r} holds {len(_kinds(stores, column))} values where R > 0 ({_some(stores, column)})"
         for column in _ONE_STORE
@@ -146,7 +147,7 @@ def check_fittable(law: ScalingLaw, table: pd.DataFrame, link: Link, space: str)
     need = len(law.free) + len(link.parameters)
     if len(table) < need:
         problems.append(f"{len(table)} rows cannot determine {need} parameters: add rows, or fix some parameters")
-    if "R" in law.variables and np.ptp(table["R"].to_numpy(float)) == 0:
+    if "R" in law.variables and not reads_evidence(law) and np.ptp(table["R"].to_numpy(float)) == 0:
         only = table["R"].iloc[0]
         problems.append(
             f"the law {law.name!r} needs stores of different sizes, and R is {only:g} in every row: fit "

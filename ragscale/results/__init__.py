@@ -9,6 +9,7 @@ run``. Any further column is kept and tells rows apart.
 from ragscale.results._append import append
 from ragscale.results._direction import higher_is_better
 from ragscale.results._files import read, write
+from ragscale.results._hit_rate import HitRateCurve, HitRateDraws, hit_rate_curve
 from ragscale.results._lm_eval import read_lm_eval
 from ragscale.results._paper import read_paper_csv
 from ragscale.results._result import Result
@@ -19,10 +20,13 @@ from ragscale.results._table import OPTIONAL, REQUIRED, validate
 __all__ = [
     "OPTIONAL",
     "REQUIRED",
+    "HitRateCurve",
+    "HitRateDraws",
     "Result",
     "append",
     "average_seeds",
     "higher_is_better",
+    "hit_rate_curve",
     "read",
     "read_lm_eval",
     "read_paper_csv",

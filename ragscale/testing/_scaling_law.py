@@ -15,6 +15,7 @@ from ragscale.fitting.solver._problem import _linear_names, _probe_value
 
 _N = np.array([3e7, 1e8, 3e8, 1e9, 3e9, 1e10])
 _D_OVER_N = np.array([2.0, 8.0, 30.0, 120.0])
+_RANGES = {"hit_rate": (0.0, 1.0)}
 _R_OVER_N = np.array([0.0, 0.5, 4.0, 20.0])
 
 
@@ -32,7 +33,7 @@ def check_scaling_law(
     theta : mapping, optional
         Sensible parameter values in counts; without it, values well inside the bounds are tried.
     columns : mapping of str to (low, high), optional
-        Ranges of the law's further columns; by default 0.2 to 0.8 of D, as for unique tokens.
+        Ranges of the law's further columns; by default 0.2 to 0.8 of D, as for unique tokens, and 0 to 1 for hit_rate.
 
     Returns
     -------
@@ -75,6 +76,7 @@ class _Subject:
         reads_r = "R" in law.variables
         self.r = grid[2].reshape(-1) * self.n if reads_r else np.zeros_like(self.n)
         rng = np.random.default_rng(0)
+        columns = {**_RANGES, **columns}
         self.further = {
             name: rng.uniform(*columns[name], self.n.shape)
             if name in columns

@@ -21,6 +21,7 @@ from ragscale.fitting.laws._kaplan import Kaplan, KaplanC, KaplanD, KaplanN
 from ragscale.fitting.laws._law import ScalingLaw
 from ragscale.fitting.laws._overtraining import LossToError, Overtraining
 from ragscale.fitting.laws._pass_until import PassUntil
+from ragscale.fitting.laws._reading import Reading
 from ragscale.fitting.laws._shannon import Shannon
 from ragscale.fitting.laws._shaped import Interaction, Multiplicative
 from ragscale.fitting.laws._two_stage import LossToAccuracy, SingleStep
@@ -62,7 +63,7 @@ LAWS: tuple[type[ScalingLaw], ...] = (
 
 def law_classes() -> dict[str, type[ScalingLaw]]:
     """Return the laws by name: the retrieval manifold's own, and those of the literature."""
-    return {law.name: law for law in (*BUILT_IN, Coverage, *LAWS)}
+    return {law.name: law for law in (*BUILT_IN, Coverage, Reading, *LAWS)}
 
 
 def make_law(law: str | ScalingLaw, options: Mapping[str, Any] | None = None) -> ScalingLaw:

@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 
 from ragscale.errors import ResultsError
-from ragscale.fitting.laws._base import BASE, BaseLaw
+from ragscale.fitting.laws._base import BASE
 from ragscale.fitting.laws._law import Parameter, Theta
+from ragscale.fitting.laws._reading import EvidenceLaw
 
 _HIT_RATES = {"closed-book": 0.0, "oracle": 1.0, "random": 0.0}
 _REFERENCE = 1e6  # the N and D at which `gold` and `other` are the gains themselves
 
 
-class Coverage(BaseLaw):
+class Coverage(EvidenceLaw):
     """L = b(N, D) - h g_gold(N, D) - (1 - h) g_other(N, D) where a passage is read; b = E + A N^-alpha + B D^-beta.
 
     h is the column ``hit_rate``: the share of questions whose answer stands in the passages shown. It needs the
@@ -37,7 +38,6 @@ class Coverage(BaseLaw):
     name = "coverage"
     formula = "E + A N^-alpha + B D^-beta - [R>0] (h g_gold(N,D) + (1-h) g_other(N,D))"
     reference = "total expectation over hits and misses; cf. arXiv 2510.02657"
-    variables = ("N", "D", "R", "hit_rate")
     parameters = (
         *BASE,
         Parameter("gold", description="gain by passages that hold the answer, at N = D = 1e6"),
@@ -63,18 +63,15 @@ class Coverage(BaseLaw):
 
     def _gradient(self, n: np.ndarray, d: np.ndarray, r: np.ndarray, theta: Theta) -> tuple[Any, Any, Any]:
         hit, miss = self._shares(r)
-        by_n, by_d, by_r = super()._gradient(n, d, r, theta)
+        by_n, by_d, _ = super()._gradient(n, d, r, theta)
+        log_n, log_d = np.log(n / _REFERENCE), np.log(d / _REFERENCE)
+        gold = theta.gold + theta.gold_N * log_n + theta.gold_D * log_d
+        other = theta.other + theta.other_N * log_n + theta.other_D * log_d
         return (
             by_n - (hit * theta.gold_N + miss * theta.other_N) / n,
             by_d - (hit * theta.gold_D + miss * theta.other_D) / d,
-            by_r,
+            -(gold - other) * self.column_slope("hit_rate", r),
         )
-
-    def _shares(self, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the shares of questions that read a passage with the answer, and one without."""
-        shown = r > 0
-        hit = np.where(shown, self.column("hit_rate"), 0.0)
-        return hit, np.where(shown, 1.0 - hit, 0.0)
 
 
 def coverage_table(results: pd.DataFrame) -> pd.DataFrame:

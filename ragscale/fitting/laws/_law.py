@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError, FitError
+from ragscale.fitting.laws._columns import as_column, slope_of
 
 GainRate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 _UNIT = re.compile(r"^(1|[NDR])?(/[NDR])?$")
@@ -261,37 +262,67 @@ class ScalingLaw(ABC):
         """The columns of the results table that the law reads beyond N, D and R."""
         return tuple(variable for variable in self.variables if variable not in {"N", "D", "R"})
 
-    def at(self, **columns: ArrayLike) -> ScalingLaw:
-        """Return a copy that reads its `further_columns` from ``columns``, which broadcast against N, D and R.
+    def at(self, **columns: Any) -> ScalingLaw:
+        """Return a copy that reads its `further_columns` from ``columns``.
+
+        Parameters
+        ----------
+        **columns : array-like, callable, or sequence of callables
+            Numbers that broadcast against N, D and R, or a function of R; several functions are one per replicate,
+            (S, 1) as parameters are (see `take`).
 
         Raises
         ------
         ConfigError
             When a column is missing, unknown or not finite.
         """
-        arrays = {name: np.asarray(value, dtype=np.float64) for name, value in columns.items()}
+        arrays = {name: as_column(name, value) for name, value in columns.items()}
         problems = [f"column {name!r} is missing" for name in self.further_columns if name not in arrays]
         problems += [f"column {name!r} is not read by the law" for name in arrays if name not in self.further_columns]
         problems += [
             f"column {name!r} holds values that are not finite"
             for name, value in arrays.items()
-            if not np.isfinite(value).all()
+            if not callable(value) and not np.isfinite(value).all()
         ]
         if problems:
             needs = ", ".join(self.further_columns) or "none"
             raise ConfigError(f"law {self.name!r}: " + "; ".join(problems) + f"; beyond N, D and R it reads: {needs}")
         law = copy(self)
-        object.__setattr__(law, "_further", arrays)
+        object.__getattribute__(law, "__dict__")["_further"] = arrays
         return law
 
-    def column(self, name: str) -> np.ndarray:
-        """Return a further column, for ``_loss``; see `at`."""
+    def column(self, name: str, r: np.ndarray | None = None) -> np.ndarray:
+        """Return a further column, for ``_loss``, at stores of ``r`` tokens where it is a function of R; see `at`."""
         try:
-            return self.__dict__["_further"][name]
+            found = self.__dict__["_further"][name]
         except KeyError:
             raise ConfigError(
                 f"law {self.name!r} reads the column {name!r} of the results; give it too, e.g. loss(..., {name}=...)"
             ) from None
+        if not callable(found):
+            return found
+        if r is None:
+            raise ConfigError(f"law {self.name!r} reads {name!r} without a store: it cannot be a function of R")
+        return np.asarray(found(r), dtype=np.float64)
+
+    def column_slope(self, name: str, r: np.ndarray) -> np.ndarray:
+        """Return the slope of a further column in R; 0 where it is no function of R."""
+        found = self.__dict__["_further"][name]
+        return slope_of(found, r) if callable(found) else np.zeros_like(r, dtype=np.float64)
+
+    def take(self, rows: Any) -> ScalingLaw:
+        """Return the law of some replicates: ``rows`` indexes the functions of R that differ between replicates."""
+        further = self.__dict__.get("_further", {})
+        if not any(hasattr(value, "rows") for value in further.values()):
+            return self
+        law = copy(self)
+        chosen = {name: value[rows] if hasattr(value, "rows") else value for name, value in further.items()}
+        object.__getattribute__(law, "__dict__")["_further"] = chosen
+        return law
+
+    def _shown(self, r: np.ndarray) -> np.ndarray:
+        """Say where a passage is shown, which is where an ``offset`` is added."""
+        return r > 0
 
     @property
     def free(self) -> tuple[Parameter, ...]:
@@ -343,7 +374,7 @@ class ScalingLaw(ABC):
         law = self.at(**columns) if columns else self
         value = np.asarray(law._loss(n, d, r, complete), dtype=np.float64)
         if self.offset:
-            value = value + complete.offset * (r > 0)
+            value = value + complete.offset * law._shown(r)
         return value + np.zeros(np.broadcast_shapes(n.shape, d.shape, r.shape))
 
     def gradient(

@@ -232,7 +232,7 @@ class Problem:
 
     def _with_offset(self, columns: dict[str, Any], r: np.ndarray) -> dict[str, Any]:
         if self.law.offset:
-            columns["offset"] = (r > 0).astype(float)
+            columns["offset"] = self.law._shown(r).astype(float)
         return columns
 
     def columns(self, u: np.ndarray, slopes: bool = True) -> Columns:
