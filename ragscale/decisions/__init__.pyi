@@ -1,10 +1,15 @@
 from ._allocation import Allocation as Allocation
 from ._allocation import optimal_allocation as optimal_allocation
 from ._compute_optimal import compute_optimal as compute_optimal
+from ._costs import Costs as Costs
 from ._critical_store import critical_store as critical_store
-from ._decision import Estimate as Estimate
+from ._estimate import Estimate as Estimate
 from ._exchange import exchange_rate as exchange_rate
 from ._knee import Knee as Knee
 from ._knee import knee_point as knee_point
+from ._reading_threshold import Threshold as Threshold
 from ._reading_threshold import reading_threshold as reading_threshold
+from ._regret import Regret as Regret
+from ._substitution import Substitution as Substitution
 from ._substitution import substitution as substitution
+from ._surface import Subject as Subject

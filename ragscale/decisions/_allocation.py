@@ -5,30 +5,31 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
-from ragscale.decisions._decision import Surface, counts, refuse, scalar, surface
+from ragscale.decisions._allocation_words import sentences
+from ragscale.decisions._arguments import counts, flatten, refuse, scalar
+from ragscale.decisions._estimate import quantiles
+from ragscale.decisions._near_optimal import near_optimal
+from ragscale.decisions._regret import Regret, law_table
 from ragscale.decisions._split import best_split
-from ragscale.errors import ConfigError
+from ragscale.decisions._surface import Pooled, Subject, Surface, surface
+from ragscale.results import Result
 
-_LIMITS = {
-    "D=min": "; all that may goes to the store",
-    "D=max": "; pretraining data is the limit",
-    "R=max": "; the store is as large as it may be",
-    "R=min": "; even the smallest store gives it",
-    "N=min": "; the smallest model allowed",
-    "N=max": "; the largest model allowed",
-}
+_BELOW = 10.0  # how far below the smallest D measured a recommendation may go
+_MOST_SHOWN = 1_000  # budgets for which the near-optimal range and the table of laws are computed
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Allocation:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Allocation(Result):
     """The best split of each budget, with intervals when it comes from a bootstrap.
 
-    All arrays have the shape that the arguments broadcast to; scalars for scalar arguments.
+    All arrays have the shape that the arguments broadcast to; scalars for scalar arguments. Where several laws fit the
+    data equally well, the split minimises their weighted mean, and ``laws`` and ``regret`` say what is at stake.
 
     Attributes
     ----------
@@ -40,7 +41,8 @@ class Allocation:
         The part of the spending that goes to the store: R / budget for equal prices. From `compute_optimal` it is the
         part of the tokens, R / (D + R).
     loss : float or ndarray
-        The law's loss at the optimum; ``value`` is the metric that the link makes of it.
+        The law's loss at the optimum (for several laws the metric, signed so that lower is better); ``value`` is the
+        metric that the link makes of it.
     gain : float or ndarray
         How much lower this loss is than that of spending everything on pretraining; 0 where R = 0.
     exchange_rate : float or ndarray
@@ -54,12 +56,23 @@ class Allocation:
         ``N, D, R, share, loss`` over the bootstrap, (n_replicates, ...); empty without one.
     boundary_share : dict of ndarray
         Share of the replicates at each boundary, by its name; empty without a bootstrap.
+    laws : DataFrame
+        One row per law and budget where several laws fit: ``law, weight, N, budget, D, R, share, loss, boundary`` of
+        its own best split, and ``regret``: what the recommended split costs under it. Empty for a single law.
+    regret : Regret or None
+        Expected and worst loss of the recommended split over the laws, in the unit of the metric and in percent of the
+        gain that a store can bring; None for a single law.
+    near_optimal : DataFrame
+        Ranges of D whose predicted metric is within ``within`` of the best: ``N, budget, D_low, D_high, R_low, R_high,
+        share_low, share_high, within``; two flat minima are two rows.
     confidence_level : float
     budget_unit : str
         ``"tokens"`` or ``"FLOPs"``.
     note : str
         What to know, in words; may be empty.
     """
+
+    _picture: ClassVar[str] = "allocation"
 
     N: Any
     budget: Any
@@ -74,9 +87,16 @@ class Allocation:
     prices: Any = (1.0, 1.0)
     replicates: Mapping[str, np.ndarray] = field(default_factory=dict)
     boundary_share: Mapping[str, Any] = field(default_factory=dict)
+    laws: pd.DataFrame = field(default_factory=pd.DataFrame)
+    regret: Regret | None = None
+    near_optimal: pd.DataFrame = field(default_factory=pd.DataFrame)
     confidence_level: float = 0.95
     budget_unit: str = "tokens"
     note: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.regret, tuple):  # a file gives back a plain one
+            object.__setattr__(self, "regret", Regret(*self.regret))
 
     def interval(self, name: str) -> tuple[Any, Any]:
         """Return (low, high) of ``"N"``, ``"D"``, ``"R"``, ``"share"`` or ``"loss"`` over the bootstrap.
@@ -88,9 +108,9 @@ class Allocation:
         """
         if name not in self.replicates:
             known = ", ".join(self.replicates) or "none, because this comes from a fit: rs.bootstrap(fit) gives them"
-            raise ConfigError(f"there is no interval of {name!r}; there are: {known}")
-        tail = (1 - self.confidence_level) / 2
-        low, high = np.quantile(self.replicates[name], [tail, 1 - tail], axis=0, method="inverted_cdf")
+            refuse([f"there is no interval of {name!r}; there are: {known}"], "Allocation")
+        values = self.replicates[name]
+        low, high = quantiles(np.concatenate([values[:1], values]), self.confidence_level)
         return scalar(low), scalar(high)
 
     def to_frame(self) -> pd.DataFrame:
@@ -108,52 +128,24 @@ class Allocation:
 
     def summary(self) -> str:
         """Return the decision in words, one line per budget."""
-        return "\n".join(filter(None, [*self._sentences(), self.note]))
-
-    def _sentences(self) -> list[str]:
-        frame = self.to_frame()
-        lines = []
-        for i, row in enumerate(frame.to_dict("records")):
-            head = f"N = {row['N']:.3g}, {row['budget']:.3g} {self.budget_unit}: "
-            if row["R"] == 0 and self.budget_unit == "FLOPs":
-                text = f"pretrain on {row['D']:.3g} tokens, no store" + _LIMITS.get(row["boundary"], "")
-            elif row["boundary"] == "R=0":
-                text = "retrieval does not help here; spend everything on pretraining"
-                rate = row["exchange_rate"]
-                if rate < 0:
-                    text += " (a store makes it worse)"
-                elif np.isfinite(rate) and rate > 0:
-                    text += f" (the first store token replaces {rate:.3g} pretraining tokens)"
-            else:
-                whole = "budget" if self.budget_unit == "tokens" else "tokens"
-                text = f"pretrain on {row['D']:.3g} tokens, retrieve from {row['R']:.3g} ({100 * row['share']:.1f}%"
-                if "share_low" in row:
-                    text += f", {100 * row['share_low']:.1f} to {100 * row['share_high']:.1f}%"
-                text += f" of the {whole})"
-                text += f"; lowers the loss by {row['gain']:.3g}" + _LIMITS.get(row["boundary"], "")
-            shares = {k: np.ravel(v)[i] for k, v in self.boundary_share.items()}
-            others = [f"{100 * s:.0f}% at {k}" for k, s in shares.items() if s > 0 and k not in ("interior", "R=0")]
-            if shares.get("R=0", 0) > 0 and row["boundary"] != "R=0":
-                others.insert(0, f"{100 * shares['R=0']:.0f}% with no retrieval at all")
-            if row["boundary"] == "R=0" and shares and shares.get("R=0", 0.0) < 1:
-                others.insert(0, f"{100 * (1 - shares.get('R=0', 0.0)):.0f}% with some retrieval")
-            lines.append(head + text + (f" [replicates: {', '.join(others)}]" if others else ""))
-        return lines
+        return "\n".join(filter(None, [*sentences(self)[:20], self.note]))
 
     def _repr_html_(self) -> str:
-        words = "<br>".join(html.escape(line) for line in self._sentences()[:20])
-        return f"<p>{words}</p>" + self.to_frame().to_html()
+        words = "<br>".join(html.escape(line) for line in self.summary().splitlines())
+        return f"<p>{words}</p>" + self.to_frame().to_html(max_rows=30)
 
 
 def optimal_allocation(
-    fit_or_bootstrap: Any,
+    fit_or_bootstrap: Subject,
     *,
-    N: Any,
-    budget: Any,
+    N: ArrayLike,
+    budget: ArrayLike,
     prices: Any = None,
-    max_D: Any = None,
-    max_R: Any = None,
-    min_D: Any = 1.0,
+    min_D: ArrayLike | None = None,
+    max_D: ArrayLike | None = None,
+    max_R: ArrayLike | None = None,
+    hit_rate: Any = None,
+    within: float | None = None,
 ) -> Allocation:
     r"""Split a token budget between pretraining and the store so that the loss is lowest.
 
@@ -168,9 +160,13 @@ def optimal_allocation(
     Newton steps; for all other laws (a Hill exponent above 1, gains that depend on D, a law of your own) all stationary
     points are bracketed and compared with both ends.
 
+    Of a comparison, and of a fit whose law was chosen by ``law="auto"``, every law that the data cannot tell apart
+    counts by its weight: the split minimises the weighted mean of what they predict, the replicates are drawn from all
+    of them, and ``laws``, ``regret`` say how much they disagree.
+
     Parameters
     ----------
-    fit_or_bootstrap : ManifoldFit, Bootstrap, or (law, parameters)
+    fit_or_bootstrap : ManifoldFit, Bootstrap, Comparison, or (law, parameters)
         With a bootstrap every replicate is allocated too.
     N : array-like
         Parameters.
@@ -180,8 +176,14 @@ def optimal_allocation(
         Cost of one pretraining token and one store token; each may be an array. None is (1, 1).
     max_D, max_R : array-like, optional
         How many unique tokens there are. If both are reached the budget is not spent.
-    min_D : array-like
-        The least to pretrain on, tokens.
+    min_D : array-like, optional
+        The least to pretrain on, tokens. By default a tenth of the smallest D that was measured, because no fit knows
+        what lies far below it; 1 for a law with given parameters.
+    hit_rate : HitRateCurve, callable of R, number or table, optional
+        h(R), for laws that read it; by default the curve that the fit carries.
+    within : float, optional
+        How much worse than the best a split of ``near_optimal`` may be, in the unit of the metric; by default half of
+        the fit's median absolute residual, for a law with given parameters 0.2 % of the best value.
 
     Returns
     -------
@@ -191,6 +193,8 @@ def optimal_allocation(
     ------
     ConfigError
         Listing everything wrong with the arguments.
+    FitError
+        When the fit predicts a metric at the optimum that cannot be, such as a loss below zero.
 
     Warns
     -----
@@ -213,18 +217,29 @@ def optimal_allocation(
     ----------
     The law and its forms: arXiv 2604.00715, equation 2. The paper computes no allocation.
     """
-    found = surface(fit_or_bootstrap)
+    found = surface(fit_or_bootstrap, hit_rate=hit_rate)
     problems: list[str] = []
     price_d, price_r = _read_prices(prices, problems)
-    given = counts(problems, allow_zero=("max_R",), N=N, budget=budget, min_D=min_D, **_caps(max_D, max_R))
+    least = _least(found) if min_D is None else min_D
+    given = counts(problems, allow_zero=("max_R",), N=N, budget=budget, min_D=least, **_caps(max_D, max_R))
+    if within is not None and not (isinstance(within, (int, float)) and within > 0):
+        problems.append(f"within = {within!r} must be a positive number, in the unit of the metric")
     if not problems:
         given |= counts(problems, p_D=price_d, p_R=price_r)
     if not problems:
+        if min_D is None:  # a budget too small for the default limit is spent on pretraining
+            given["min_D"] = np.minimum(given["min_D"], 0.5 * given["budget"] / given["p_D"])
+            given["min_D"] = np.minimum(given["min_D"], given.get("max_D", np.inf))
         problems += _infeasible(given)
     refuse(problems, "optimal_allocation")
-    shape = np.broadcast_shapes(*(a.shape for a in given.values()))
-    flat = {k: np.broadcast_to(a, shape).ravel() for k, a in given.items()}
-    return allocate(found, flat, shape, "optimal_allocation")
+    flat, shape = flatten(given)
+    return allocate(found, flat, shape, "optimal_allocation", within=within)
+
+
+def _least(found: Surface) -> float:
+    """Return the least D that a recommendation may have."""
+    measured = found.measured("D")
+    return max(1.0, float(measured.min()) / _BELOW) if measured.size else 1.0
 
 
 def _read_prices(prices: Any, problems: list[str]) -> tuple[Any, Any]:
@@ -254,35 +269,58 @@ def _infeasible(given: dict[str, np.ndarray]) -> list[str]:
     return problems
 
 
-def allocate(found: Surface, flat: dict[str, np.ndarray], shape: tuple[int, ...], where: str) -> Allocation:
-    """Allocate flat, checked arguments for the point estimate and every replicate."""
-    theta = found.stacked()
-    r, d, boundary = best_split(found.law, theta, **flat)
-    n = flat["N"]
-    found.warn_beyond_data(where, N=n, D=d[0], R=r[0])
-    return assemble(found, theta, np.broadcast_to(n, r.shape), (d, r, boundary), flat=flat, shape=shape)
+def allocate(
+    found: Surface, flat: dict[str, np.ndarray], shape: tuple[int, ...], where: str, *, within: float | None = None
+) -> Allocation:
+    """Allocate flat, checked arguments for the point estimate, every replicate and every law."""
+    settled = settled_verdict(found)
+
+    def decide(part: Surface) -> dict[str, np.ndarray]:
+        theta = part.stacked()
+        if settled:
+            limits = {**flat, "max_R": np.zeros_like(flat["N"])}
+            r, d, boundary = best_split(part.law, theta, **limits)
+        else:
+            r, d, boundary = best_split(part.law, theta, **flat)
+        n = np.broadcast_to(flat["N"], r.shape)
+        return {"N": n, "D": d, "R": r, "boundary": boundary, "loss": part.law.loss(n, d, r, theta)}
+
+    pooled = found.pooled(decide)
+    point = {name: values[0] for name, values in pooled.stacked.items()}
+    found.warn_beyond_data(where, N=point["N"], D=point["D"], R=point["R"])
+    return assemble(found, pooled, flat=flat, shape=shape, where=where, note=settled, within=within)
+
+
+def settled_verdict(found: Surface) -> str:
+    """Return the words of a verdict that settles the split by itself: nothing helps, or nobody reads; else nothing."""
+    verdict = getattr(found.source, "verdict", None)
+    kinds = {"nobody reads in this range", "no effect", "hurts"}
+    return verdict.text if verdict is not None and verdict.kind in kinds else ""
 
 
 def assemble(
     found: Surface,
-    theta: Any,
-    n: np.ndarray,
-    optimum: tuple[np.ndarray, np.ndarray, np.ndarray],
+    pooled: Pooled,
     *,
     flat: dict[str, np.ndarray],
     shape: tuple[int, ...],
+    where: str,
     unit: str = "tokens",
+    note: str = "",
+    within: float | None = None,
 ) -> Allocation:
     """Compute what follows from the optimum, and shape it like the arguments."""
-    d, r, boundary = optimum
+    n, d, r, loss = (pooled.stacked[name] for name in ("N", "D", "R", "loss"))
+    boundary = pooled.stacked["boundary"]
     law, p_d, p_r = found.law, flat["p_D"], flat["p_R"]
-    spent_r = p_r * r
-    share = spent_r / flat["budget"] if unit == "tokens" else r / (d + r)
-    loss = law.loss(n, d, r, theta)
-    point = {k: np.asarray(v)[0] for k, v in theta.items()}
+    with np.errstate(invalid="ignore"):
+        share = p_r * r / flat["budget"] if unit == "tokens" else r / (d + r)
+    found.check_possible(where, loss[0])
+    point = {k: np.asarray(v)[0] for k, v in found.stacked().items()}
+    here = found.at_point()
     all_in = np.minimum((flat["budget"] / p_d if unit == "tokens" else flat["all_D"]), flat.get("max_D", np.inf))
-    gain = law.loss(n[0], all_in, np.zeros_like(all_in), point) - loss[0]
-    _, slope_d, slope_r = law.gradient(n[0], d[0], r[0], point)
+    gain = here.loss(n[0], all_in, np.zeros_like(all_in), point) - loss[0]
+    _, slope_d, slope_r = here.gradient(n[0], d[0], r[0], point)
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = slope_r / slope_d + 0.0  # no negative zero
 
@@ -294,6 +332,10 @@ def assemble(
         several = {"N": n, "D": d, "R": r, "share": share, "loss": loss}
         replicates = {k: v[1:].reshape(-1, *shape) for k, v in several.items()}
         shares = {str(b): shaped((boundary[1:] == b).mean(axis=0)) for b in np.unique(boundary[1:])}
+    shown = unit == "tokens" and flat["N"].size <= _MOST_SHOWN
+    if "R" not in law.variables:
+        note = "; ".join(filter(None, [note, f"the law {law.name!r} has no retrieval term"]))
+    laws, regret = law_table(found, pooled, flat, share[0], all_in) if shown else (pd.DataFrame(), None)
     return Allocation(
         N=shaped(n[0]),
         budget=shaped(flat["budget"]),
@@ -308,7 +350,10 @@ def assemble(
         prices=(shaped(p_d), shaped(p_r)),
         replicates=replicates,
         boundary_share=shares,
+        laws=laws,
+        regret=regret,
+        near_optimal=near_optimal(found, flat, r[0], within) if shown else pd.DataFrame(),
         confidence_level=found.confidence_level,
         budget_unit=unit,
-        note="" if "R" in law.variables else f"the law {law.name!r} has no retrieval term",
+        note=note,
     )

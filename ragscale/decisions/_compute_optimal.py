@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ragscale.decisions._allocation import Allocation, assemble
-from ragscale.decisions._decision import Surface, answer, counts, refuse, surface
+from ragscale.decisions._arguments import counts, flatten, refuse
 from ragscale.decisions._split import best_split
+from ragscale.decisions._surface import Subject, Surface, answer, surface
 from ragscale.errors import ConfigError
 from ragscale.fitting.laws._law import Theta
 
@@ -17,17 +19,18 @@ _BISECTIONS = 48
 
 
 def compute_optimal(
-    fit_or_bootstrap: Any,
+    fit_or_bootstrap: Subject,
     *,
-    flops: Any,
-    R: Any = 0.0,
-    store_flops: Any = 0.0,
-    inference_tokens: Any = 0.0,
-    min_N: Any = 1e4,
-    max_N: Any = None,
-    min_D: Any = 1e3,
-    max_D: Any = None,
-    max_R: Any = None,
+    flops: ArrayLike,
+    R: ArrayLike | Literal["free"] = 0.0,
+    store_flops: ArrayLike = 0.0,
+    inference_tokens: ArrayLike = 0.0,
+    min_N: ArrayLike = 1e4,
+    max_N: ArrayLike | None = None,
+    min_D: ArrayLike = 1e3,
+    max_D: ArrayLike | None = None,
+    max_R: ArrayLike | None = None,
+    hit_rate: Any = None,
 ) -> Allocation:
     r"""Choose N and D, and R if asked, so that the loss is lowest under a compute budget.
 
@@ -78,7 +81,7 @@ def compute_optimal(
     Hoffmann et al. 2022, arXiv 2203.15556, equation 4. Inference in the budget: Sardana et al. 2023,
     arXiv 2401.00448.
     """
-    found = surface(fit_or_bootstrap)
+    found = surface(fit_or_bootstrap, hit_rate=hit_rate)
     problems: list[str] = []
     free = isinstance(R, str)
     if free and R != "free":
@@ -98,8 +101,7 @@ def compute_optimal(
     if not problems and free and max_R is None and np.any(given["store_flops"] == 0):
         problems.append("R='free' needs store_flops > 0 or max_R: a store that costs nothing is never large enough")
     refuse(problems, "compute_optimal")
-    shape = np.broadcast_shapes(*(a.shape for a in given.values()))
-    flat = {k: np.broadcast_to(a, shape).ravel() for k, a in given.items()}
+    flat, shape = flatten(given)
     low = flat["min_N"]
     training = flat["flops"] - flat["store_flops"] * flat["R"]
     high = training / (6 * flat["min_D"] + 2 * flat["inference_tokens"])
@@ -109,16 +111,23 @@ def compute_optimal(
             "compute_optimal: the budget does not pay for the store and min_D tokens of a model of "
             f"min_N = {low.max():g}: raise flops, or lower R, min_N, min_D or inference_tokens"
         )
-    theta = found.stacked()
-    problem = _Problem(found, theta, flat, free)
-    n = problem.closed_form(low, high)
-    n = problem.search(low, high) if n is None else n
-    d, r = problem.rest(n)
-    boundary = np.select([n <= low * (1 + 1e-9), n >= high * (1 - 1e-9)], ["N=min", "N=max"], problem.boundary(n, d, r))
-    flat |= {"p_D": 6.0 * n[0], "p_R": np.maximum(flat["store_flops"], 0.0), "budget": flat["flops"]}
-    flat["all_D"] = (flat["flops"] - 2 * n[0] * flat["inference_tokens"]) / flat["p_D"]
-    found.warn_beyond_data("compute_optimal", N=n[0], D=d[0], R=r[0])
-    return assemble(found, theta, n, (d, r, boundary), flat=flat, shape=shape, unit="FLOPs")
+
+    def decide(part: Surface) -> dict[str, np.ndarray]:
+        theta = part.stacked()
+        problem = _Problem(part, theta, flat, free)
+        n = problem.closed_form(low, high)
+        n = problem.search(low, high) if n is None else n
+        d, r = problem.rest(n)
+        ends = [n <= low * (1 + 1e-9), n >= high * (1 - 1e-9)]
+        boundary = np.select(ends, ["N=min", "N=max"], problem.boundary(n, d, r))
+        return {"N": n, "D": d, "R": r, "boundary": boundary, "loss": part.law.loss(n, d, r, theta)}
+
+    pooled = found.pooled(decide)
+    n, d, r = (pooled.stacked[name][0] for name in ("N", "D", "R"))
+    prices = {"p_D": 6.0 * n, "p_R": np.maximum(flat["store_flops"], 0.0), "budget": flat["flops"]}
+    spent = {**flat, **prices, "all_D": (flat["flops"] - 2 * n * flat["inference_tokens"]) / (6.0 * n)}
+    found.warn_beyond_data("compute_optimal", N=n, D=d, R=r)
+    return assemble(found, pooled, flat=spent, shape=shape, where="compute_optimal", unit="FLOPs")
 
 
 class _Problem:

@@ -5,15 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ragscale.decisions._decision import Estimate, Surface, answer, counts, refuse, surface
+from ragscale.decisions._arguments import counts, flatten, refuse
+from ragscale.decisions._estimate import Estimate, estimate
+from ragscale.decisions._surface import Subject, Surface, answer, surface
 from ragscale.fitting.laws._law import Theta
 
 _NODES = 161
 _BISECTIONS = 60
 
 
-def critical_store(fit_or_bootstrap: Any, *, N: Any, D: Any, fraction: Any = 0.9, max_R: Any = None) -> Estimate:
+def critical_store(
+    fit_or_bootstrap: Subject,
+    *,
+    N: ArrayLike,
+    D: ArrayLike,
+    fraction: ArrayLike = 0.9,
+    max_R: ArrayLike | None = None,
+    hit_rate: Any = None,
+) -> Estimate:
     r"""Return the smallest store R that realises a fraction q of the attainable gain.
 
     The attainable gain is the largest :math:`L(N, D, 0) - L(N, D, R)` over R, without limit for laws whose gain
@@ -54,14 +65,17 @@ def critical_store(fit_or_bootstrap: Any, *, N: Any, D: Any, fraction: Any = 0.9
     The fraction 0.9 of the largest observed gain: arXiv 2604.00715, code detect_saturation.py, there on six
     noisy points.
     """
-    found = surface(fit_or_bootstrap)
+    found = surface(fit_or_bootstrap, hit_rate=hit_rate)
     problems: list[str] = []
-    limit = {} if max_R is None else {"max_R": max_R}
+    limit: dict[str, Any] = {} if max_R is None else {"max_R": max_R}
     given = counts(problems, N=N, D=D, fraction=fraction, **limit)
     if "fraction" in given and np.any(given["fraction"] >= 1):
         problems.append("fraction must be in (0, 1): all of a saturating gain takes an infinite store")
     note = ""
-    bounded = not problems and answer(found.law, "_gain_limit", given["N"], given["D"], found.theta) is not None
+    parts = found.members or (found,)
+    bounded = not problems and all(
+        answer(part.law, "_gain_limit", given["N"], given["D"], part.theta) is not None for part in parts
+    )
     if not limit and not bounded and not problems:
         largest = 0.0 if found.data is None else float(np.max(np.asarray(found.data["R"], np.float64)))
         if largest > 0:
@@ -70,13 +84,16 @@ def critical_store(fit_or_bootstrap: Any, *, N: Any, D: Any, fraction: Any = 0.9
         else:
             problems.append(f"the gain of the law {found.law.name!r} has no known bound: give max_R, the largest store")
     refuse(problems, "critical_store")
-    shape = np.broadcast_shapes(*(a.shape for a in given.values()))
-    flat = {k: np.broadcast_to(a, shape).ravel() for k, a in given.items()}
+    flat, shape = flatten(given)
     if "max_R" not in flat:
         flat["max_R"] = np.full(len(flat["N"]), np.inf)
-    theta = found.stacked()
-    with np.errstate(all="ignore"):
-        store = _search(found, theta, flat)
+
+    def decide(part: Surface) -> dict[str, np.ndarray]:
+        with np.errstate(all="ignore"):
+            return {"store": _search(part, part.stacked(), flat)}
+
+    pooled = found.pooled(decide)
+    store = pooled.stacked["store"]
     found.warn_beyond_data("critical_store", N=flat["N"], D=flat["D"], R=store[0])
     store = store.reshape(-1, *shape)
     helpless = store[0] == 0
@@ -84,7 +101,8 @@ def critical_store(fit_or_bootstrap: Any, *, N: Any, D: Any, fraction: Any = 0.9
         words = "retrieval does not help here: no store lowers the loss" + ("" if helpless.all() else " in some cells")
         note = "; ".join(filter(None, [note, words]))
     at = {name: np.broadcast_to(given[name], shape) for name in ("N", "D", "fraction")}
-    return Estimate.from_stacked("critical_store", found, store, at, note)
+    laws = pooled.by_law("store", shape)
+    return estimate("critical_store", store, at, level=found.confidence_level, laws=laws, note=note)
 
 
 def _search(found: Surface, theta: Theta, flat: dict[str, np.ndarray]) -> np.ndarray:
@@ -99,7 +117,7 @@ def _search(found: Surface, theta: Theta, flat: dict[str, np.ndarray]) -> np.nda
     gains = np.where(np.isfinite(gains), gains, -np.inf)
     most = gains.max(axis=0)
     if not limited.all():
-        most = np.where(limited, most, answer(law, "_gain_limit", n, d, theta))
+        most = np.where(limited, most, _attainable(found, theta, n, d))
     target = flat["fraction"] * most
     reached = gains >= target
     first = np.argmax(reached, axis=0)
@@ -111,3 +129,16 @@ def _search(found: Surface, theta: Theta, flat: dict[str, np.ndarray]) -> np.nda
         enough = none - law.loss(n, d, np.exp(middle), theta) >= target
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
     return np.where(~(most > 0), 0.0, np.where(reached.any(axis=0), np.exp(high), np.inf))
+
+
+def _attainable(found: Surface, theta: Theta, n: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """Return the gain of an infinite store; of an average the weighted mean, in the metric."""
+    if not found.members:
+        return answer(found.law, "_gain_limit", n, d, theta)
+    total = np.zeros(np.broadcast_shapes(n.shape, d.shape))
+    for member in found.members:
+        law, sign = member.at_point(), -1.0 if member.rises else 1.0
+        none = law.loss(n, d, np.zeros_like(n), member.theta)
+        least = none - answer(law, "_gain_limit", n, d, member.theta)
+        total = total + member.weight * sign * (member.metric(none) - member.metric(least))
+    return total

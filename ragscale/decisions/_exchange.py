@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ragscale.decisions._decision import Estimate, counts, refuse, surface
+from ragscale.decisions._arguments import counts, flatten, refuse
+from ragscale.decisions._estimate import Estimate, estimate
+from ragscale.decisions._surface import Subject, Surface, surface
 
 
-def exchange_rate(fit_or_bootstrap: Any, *, N: Any, D: Any, R: Any) -> Estimate:
+def exchange_rate(
+    fit_or_bootstrap: Subject, *, N: ArrayLike, D: ArrayLike, R: ArrayLike, hit_rate: Any = None
+) -> Estimate:
     r"""Return how many pretraining tokens one more store token replaces at (N, D, R).
 
     .. math:: \rho(N, D, R) = \frac{\partial L / \partial R}{\partial L / \partial D}
@@ -26,6 +31,8 @@ def exchange_rate(fit_or_bootstrap: Any, *, N: Any, D: Any, R: Any) -> Estimate:
     fit_or_bootstrap : ManifoldFit, Bootstrap, or (law, parameters)
     N, D, R : array-like
         Counts that broadcast; N, D > 0 and R >= 0. At R = 0 it is the worth of the first store token.
+    hit_rate : HitRateCurve, callable of R, number or table, optional
+        h(R), for laws that read it; by default the curve that the fit carries.
 
     Returns
     -------
@@ -49,13 +56,20 @@ def exchange_rate(fit_or_bootstrap: Any, *, N: Any, D: Any, R: Any) -> Estimate:
     ----------
     The closed forms: derivatives of arXiv 2604.00715, equation 2 and its power and Hill forms.
     """
-    found = surface(fit_or_bootstrap)
+    found = surface(fit_or_bootstrap, hit_rate=hit_rate)
     problems: list[str] = []
     given = counts(problems, allow_zero=("R",), N=N, D=D, R=R)
     refuse(problems, "exchange_rate")
-    n, d, r = np.broadcast_arrays(given["N"], given["D"], given["R"])
+    flat, shape = flatten(given)
+    n, d, r = flat["N"], flat["D"], flat["R"]
     found.warn_beyond_data("exchange_rate", N=n, D=d, R=r)
-    _, slope_d, slope_r = found.law.gradient(n.ravel(), d.ravel(), r.ravel(), found.stacked())
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rate = (slope_r / slope_d + 0.0).reshape(-1, *n.shape)
-    return Estimate.from_stacked("exchange_rate", found, rate, {"N": n, "D": d, "R": r})
+
+    def decide(part: Surface) -> dict[str, np.ndarray]:
+        _, slope_d, slope_r = part.law.gradient(n, d, r, part.stacked())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {"rate": slope_r / slope_d + 0.0}  # no negative zero
+
+    pooled = found.pooled(decide)
+    at = {name: np.broadcast_to(given[name], shape) for name in ("N", "D", "R")}
+    rate = pooled.stacked["rate"].reshape(-1, *shape)
+    return estimate("exchange_rate", rate, at, level=found.confidence_level, laws=pooled.by_law("rate", shape))

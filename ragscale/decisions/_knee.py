@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
-from ragscale.decisions._decision import Surface, counts, refuse, scalar, surface
+from ragscale.decisions._arguments import counts, flatten, refuse, scalar
+from ragscale.decisions._estimate import quantiles
+from ragscale.decisions._surface import Subject, Surface, surface
 from ragscale.fitting.laws._law import Theta
+from ragscale.results import Result
 
 Definition = Literal["exchange", "curvature", "gain_fraction"]
 _NODES = 241
@@ -23,8 +26,8 @@ _MEANING = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Knee:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Knee(Result):
     """A knee in D, with its definition.
 
     Attributes
@@ -41,6 +44,8 @@ class Knee:
         reached at the largest D, which is D.
     found_share : float or ndarray
         Share of the replicates with status "found"; NaN without a bootstrap.
+    laws : mapping of str to float or ndarray
+        The knee under each law that fits equally well, where there are several.
     """
 
     definition: str
@@ -54,26 +59,48 @@ class Knee:
     high: Any
     status: Any
     found_share: Any
+    laws: Mapping[str, Any] = field(default_factory=dict)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per element."""
-        names = ("N", "R", "D", "D_over_N", "loss", "low", "high", "status", "found_share")
-        return pd.DataFrame({"definition": self.definition, **{k: np.ravel(getattr(self, k)) for k in names}})
+        names = ("N", "R", "D", "D_over_N", "loss", "status", "found_share")
+        columns = {k: np.ravel(getattr(self, k)) for k in names}
+        columns |= {"D_low": np.ravel(self.low), "D_high": np.ravel(self.high)}
+        columns |= {f"D[{law}]": np.ravel(value) for law, value in self.laws.items()}
+        return pd.DataFrame({"definition": self.definition, **columns})
 
-    def _repr_html_(self) -> str:
-        return f"<p>Knee: where {html.escape(self.meaning)}</p>" + self.to_frame().to_html()
+    def summary(self) -> str:
+        """Say where the knee is, one line per element."""
+        lines = [f"knee: the D where {self.meaning}"]
+        for i, row in enumerate(self.to_frame().to_dict("records")):
+            head = f"N = {row['N']:.3g}, R = {row['R']:.3g}: "
+            if row["status"] == "found":
+                text = f"D = {row['D']:.3g} tokens ({row['D_over_N']:.3g} per parameter)"
+            else:
+                side = "already past it at" if row["status"] == "below" else "not reached by"
+                text = (
+                    f"{side} D = {row['D']:.3g} tokens, the {'least' if row['status'] == 'below' else 'most'} looked at"
+                )
+            if np.isfinite([row["D_low"], row["D_high"]]).all():
+                text += f", interval {row['D_low']:.3g} to {row['D_high']:.3g}"
+            values = [float(np.ravel(value)[i]) for value in self.laws.values()]
+            if len(values) > 1:
+                text += f"; {min(values):.3g} to {max(values):.3g} across {len(values)} laws that fit equally well"
+            lines.append(head + text)
+        return "\n".join(lines[:21])
 
 
 def knee_point(
-    fit_or_bootstrap: Any,
+    fit_or_bootstrap: Subject,
     *,
-    N: Any,
-    budget: Any = None,
-    R: Any = 0.0,
+    N: ArrayLike,
+    budget: ArrayLike | None = None,
+    R: ArrayLike = 0.0,
     definition: Definition = "exchange",
     fraction: float = 0.9,
-    price_ratio: Any = 1.0,
-    min_D: Any = None,
+    price_ratio: ArrayLike = 1.0,
+    min_D: ArrayLike | None = None,
+    hit_rate: Any = None,
 ) -> Knee:
     r"""Find the knee of pretraining at fixed N and R, by a named definition.
 
@@ -122,7 +149,7 @@ def knee_point(
     >>> f"{knee.D:.3g}", knee.status
     ('4.55e+09', 'found')
     """
-    found = surface(fit_or_bootstrap)
+    found = surface(fit_or_bootstrap, hit_rate=hit_rate)
     problems: list[str] = []
     if definition not in _MEANING:
         problems.append(f"definition = {definition!r} must be one of {', '.join(_MEANING)}")
@@ -146,15 +173,20 @@ def knee_point(
     if not problems and np.any(given["fraction"] >= 1):
         problems.append("fraction must be in (0, 1)")
     refuse(problems, "knee_point")
-    shape = np.broadcast_shapes(*(a.shape for a in given.values()))
-    flat = {k: np.broadcast_to(a, shape).ravel() for k, a in given.items()}
-    theta = found.stacked()
-    with np.errstate(all="ignore"):
-        sign = _FUNCTIONS[definition](found, theta, flat, budget is None)
-        d, status = _first_crossing(sign, np.log(flat["min_D"]), np.log(flat["budget"]))
+    flat, shape = flatten(given)
+
+    def decide(part: Surface) -> dict[str, np.ndarray]:
+        with np.errstate(all="ignore"):
+            sign = _FUNCTIONS[definition](part, part.stacked(), flat, budget is None)
+            d, status = _first_crossing(sign, np.log(flat["min_D"]), np.log(flat["budget"]))
+        return {"D": d, "status": status}
+
+    pooled = found.pooled(decide)
+    d, status = pooled.stacked["D"], pooled.stacked["status"]
     found.warn_beyond_data("knee_point", N=flat["N"], D=d[0][status[0] == "found"])
-    low, high = found.quantiles(d)
-    loss = found.law.loss(flat["N"], d[0], flat["R"], found.theta)
+    low, high = quantiles(d, found.confidence_level)
+    point = {name: float(value) for name, value in found.theta.items()}
+    loss = np.ravel(found.at_point().loss(flat["N"], d[0], flat["R"], point))
 
     def shaped(values: np.ndarray) -> Any:
         return scalar(np.reshape(values, shape))
@@ -172,6 +204,7 @@ def knee_point(
         high=shaped(high),
         status=shaped(status[0]),
         found_share=shaped(share),
+        laws=pooled.by_law("D", shape),
     )
 
 

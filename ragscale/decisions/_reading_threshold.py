@@ -2,175 +2,251 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from numpy.typing import ArrayLike
 
-from ragscale.decisions._decision import Surface, counts, refuse, surface
-from ragscale.errors import ConfigError, ResultsError
-from ragscale.results import validate
+from ragscale.decisions._arguments import counts, refuse
+from ragscale.decisions._checkpoint_gains import checkpoint_gains, gain_intervals, joint_gains
+from ragscale.decisions._surface import Subject, Surface, surface
+from ragscale.errors import ConfigError
+from ragscale.results import Result, validate
+from ragscale.results import higher_is_better as is_rising
 
-_FALLING = ("loss", "perplexity", "ppl", "bits", "bpb", "nll", "error", "brier", "entropy")
-_RISING = ("acc", "exact_match", "em", "f1", "recall", "precision", "score", "bleu", "rouge", "mrr", "ndcg")
+By = Literal["N", "D", "D_over_N", "steps"]
+_UNITS = {"N": "parameters", "D": "pretraining tokens", "D_over_N": "tokens per parameter", "steps": "steps"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Threshold(Result):
+    """From where on passages help with confidence.
+
+    Attributes
+    ----------
+    threshold : float, or mapping of task to float
+        The smallest measured value of ``by`` from which on every larger one gains with confidence; NaN where there is
+        none in the range measured. A mapping where the table has several tasks.
+    joint : float
+        The same for the gain averaged over all tasks; equal to ``threshold`` for a single one.
+    by, control : str
+        What the threshold is in, and what the gain is measured against.
+    table : DataFrame
+        One row per value of ``by`` (and task and metric): ``gain, low, high, n`` (trained models or replicates),
+        ``helps`` (low > 0), ``hurts`` (high < 0) and ``from_here`` (it and everything above helps).
+    confidence_level : float
+    note : str
+    """
+
+    _picture: ClassVar[str] = "threshold"
+
+    threshold: Any
+    joint: float
+    by: str
+    control: str
+    table: pd.DataFrame
+    confidence_level: float = 0.95
+    note: str = ""
+    extent: Mapping[str, float] = field(default_factory=dict)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `table`."""
+        return self.table.copy()
+
+    def summary(self) -> str:
+        """Say from where on passages help, one line per task."""
+        each = self.threshold if isinstance(self.threshold, Mapping) else {"": self.threshold}
+        lines = [f"{name + ': ' if name else ''}{self._sentence(value, name)}" for name, value in each.items()]
+        if isinstance(self.threshold, Mapping):
+            lines.append(f"all tasks together: {self._sentence(self.joint, '')}")
+        return "\n".join([*lines, *([self.note] if self.note else [])])
+
+    def _sentence(self, value: float, task: str) -> str:
+        unit, over = _UNITS[self.by], f"over {self.control}" if self.control else "of the store"
+        if math.isnan(value):
+            if self.extent:
+                span = f"{self.extent['low']:.3g} to {self.extent['high']:.3g} {unit}"
+                return f"no threshold in the range measured ({span}): no gain {over} that is certain from there on"
+            return f"no threshold in range: no gain {over} that is certain from there on"
+        first = bool(self.extent) and value <= self.extent["low"] * (1 + 1e-9)
+        return f"passages help {over} from {'at most ' if first else ''}{value:.3g} {unit} on"
 
 
 def reading_threshold(
-    results_or_fit: Any,
+    results_or_fit: pd.DataFrame | Subject,
     *,
-    by: Literal["N", "D_over_N", "D"] = "N",
-    N: Any = None,
-    D_over_N: Any = 20.0,
-    R: Any = None,
+    control: str = "random",
+    condition: str | None = None,
+    by: By = "N",
+    N: ArrayLike | None = None,
+    D_over_N: ArrayLike = 20.0,
+    R: ArrayLike | None = None,
     higher_is_better: bool | None = None,
     confidence_level: float = 0.95,
-) -> pd.DataFrame:
-    r"""Find where retrieval starts to help: the smallest N (or D/N, or D) with a gain above 0 with confidence.
+    hit_rate: Any = None,
+) -> Threshold:
+    r"""Find where retrieval starts to help: the smallest N (or D, D/N, steps) from which on every gain is certain.
 
-    From a results table, the gain of a checkpoint is its value without a store minus its mean over all stores (signed
-    so that positive helps): the mean, because the best of several noisy stores would help by chance. The interval is
-    Student's t over the checkpoints of one N (several D, seeds). With one checkpoint only, its standard errors are
-    used if the table has them, and there is no interval otherwise.
+    From a results table, the gain of a trained model is the difference between two conditions of the same checkpoint,
+    signed so that positive helps: gold passages (or retrieved ones where a task has no gold) against ``control``:
+    a *random passage*, because a model that cannot read gains from any text, and because the noise of a training seed
+    cancels in the pair. Conditions are never mixed. The interval is Student's t over the trained models at one value of
+    ``by``; with one model only, its standard errors are used if the table has them, and there is no interval otherwise.
 
-    From a fit the gain is :math:`L(N, D, 0) - L(N, D, R)`, from a bootstrap with its percentile interval. Additive laws
-    (log1p, power, hill, rpower) have the same gain for every N by construction: fit ``interaction``, ``log_ratio`` or
-    ``multiplicative`` to ask this question.
+    From a fit the gain is :math:`L(N, D, 0) - L(N, D, R)`, from a bootstrap with its percentile interval. A law that
+    reads (``reading``) has its threshold as a parameter, :math:`D_0 (N / N_{ref})^c`: the D at which half of the skill
+    is there. Additive laws (log1p, power, hill, rpower) have the same gain for every N by construction: fit
+    ``interaction``, ``log_ratio`` or ``multiplicative`` to ask this question.
 
     Parameters
     ----------
-    results_or_fit : DataFrame, ManifoldFit, Bootstrap, or (law, parameters)
-    by : "N", "D_over_N" or "D"
-        What the threshold is in.
+    results_or_fit : DataFrame, ManifoldFit, Bootstrap, Comparison, or (law, parameters)
+    control : str
+        The condition of the table that gains are measured against: "random", or "closed-book". A table without a column
+        ``condition`` is compared with its rows at R = 0, with a warning.
+    condition : str, optional
+        The condition that is asked about; by default "oracle" where a task has it, else "retrieved".
+    by : "N", "D", "D_over_N" or "steps"
+        What the threshold is in; steps need a column ``batch_tokens``.
     N, D_over_N, R : array-like, optional
         For a fit: the model sizes (default: those of its data), the data per parameter, and the store (default: the
         largest of its data). With ``by="D_over_N"`` give one N and several D_over_N.
     higher_is_better : bool, optional
-        For a table; by default told from the metric's name.
+        For a table; by default `ragscale.results.higher_is_better` says it.
     confidence_level : float
+    hit_rate : HitRateCurve, callable of R, number or table, optional
+        h(R), for a fit of a law that reads it.
 
     Returns
     -------
-    DataFrame
-        One row per value of ``by`` (and task and metric): ``gain, low, high, n`` (checkpoints or replicates), ``helps``
-        (low > 0), ``hurts`` (high < 0), ``threshold`` (True at the smallest value that helps) and ``from_here``
-        (whether everything above helps too). ``attrs["threshold"]`` is the value, or NaN: retrieval does not help
-        here; ``attrs["note"]`` says when a law leaves no room for a threshold.
+    Threshold
 
     Raises
     ------
     ConfigError, ResultsError
         When arguments or the table are wrong, or nothing can be compared.
+
+    References
+    ----------
+    Small models that do not use even gold passages: arXiv 2603.11513.
     """
     problems = []
-    if by not in ("N", "D_over_N", "D"):
-        problems.append(f"by = {by!r} must be 'N', 'D_over_N' or 'D'")
+    if by not in _UNITS:
+        problems.append(f"by = {by!r} must be one of {', '.join(map(repr, _UNITS))}")
     if not isinstance(confidence_level, (int, float)) or not 0 < confidence_level < 1:
         problems.append(f"confidence_level = {confidence_level!r} must be in (0, 1)")
     refuse(problems, "reading_threshold")
-    note = ""
-    if isinstance(results_or_fit, tuple) or hasattr(results_or_fit, "theta"):
-        found = surface(results_or_fit)
-        rows = _from_fit(found, by, {"N": N, "D_over_N": D_over_N, "R": R}, confidence_level)
-        if by == "N" and not found.law.gain_depends_on_N:
-            note = f"the law {found.law.name!r} has the same gain for every N by construction"
-    else:
-        if N is not None or R is not None:
-            raise ConfigError("reading_threshold: N and R are for a fit; filter the table instead")
-        rows = _from_results(validate(results_or_fit), by, higher_is_better, confidence_level)
-    rows = _mark(rows, by)
-    rows.attrs["note"] = note
-    return rows
+    if isinstance(results_or_fit, tuple) or hasattr(results_or_fit, "theta") or hasattr(results_or_fit, "fits"):
+        found = surface(results_or_fit, hit_rate=hit_rate)
+        return _from_fit(found, by, {"N": N, "D_over_N": D_over_N, "R": R}, confidence_level)
+    if N is not None or R is not None:
+        raise ConfigError("reading_threshold: N and R are for a fit; filter the table instead")
+    table = validate(results_or_fit)
+    options = {"condition": condition, "higher": higher_is_better, "level": confidence_level}
+    return _from_results(table, by, control=control, **options)
 
 
-def _mark(rows: Any, by: str) -> pd.DataFrame:
+def _from_results(
+    table: Any, by: str, *, control: str, condition: str | None, higher: bool | None, level: float
+) -> Threshold:
+    def rises(metric: str, rows: pd.DataFrame) -> bool:
+        return is_rising(rows) if higher is None else bool(higher)
+
+    gains = checkpoint_gains(table, treated=condition, control=control, rises=rises)
+    rows: Any = _mark(gain_intervals(gains, by, level), by)
+    one_metric = "metric" not in gains or len(set(gains["metric"])) == 1
+    named = ["task"] if "task" in rows and one_metric else [c for c in ("task", "metric") if c in rows]
+    groups = rows.groupby(named, sort=True) if named else [(("",), rows)]
+    found = {" / ".join(map(str, key)): _first(group, by) for key, group in groups}
+    together = _first(_mark(gain_intervals(joint_gains(gains), by, level), by), by) if len(found) > 1 else math.nan
+    return Threshold(
+        threshold=found if len(found) > 1 else next(iter(found.values())),
+        joint=together if len(found) > 1 else next(iter(found.values())),
+        by=by,
+        control=control if "condition" in table else "no store",
+        table=rows,
+        confidence_level=level,
+        extent={"low": float(rows[by].min()), "high": float(rows[by].max())},
+    )
+
+
+def _mark(rows: Any, by: str) -> Any:
+    """Say of every row whether it helps, hurts, and whether everything above it helps too."""
     names = [c for c in ("task", "metric") if c in rows]
     rows = rows.sort_values([*names, by], ignore_index=True)
-    rows["helps"], rows["hurts"] = rows["low"] > 0, rows["high"] < 0
-    if rows["low"].isna().all():
-        rows["helps"], rows["hurts"] = rows["gain"] > 0, rows["gain"] < 0
-    rows["threshold"], rows["from_here"] = False, False
+    certain = ~rows["low"].isna().all()
+    rows["helps"] = (rows["low"] if certain else rows["gain"]) > 0
+    rows["hurts"] = (rows["high"] if certain else rows["gain"]) < 0
+    rows["from_here"] = False
     groups = rows.groupby(names, sort=False).indices if names else {"": np.arange(len(rows))}
-    found = {}
-    for name, index in groups.items():
+    for index in groups.values():
         helps = rows["helps"].to_numpy()[index]
-        found[name] = float("nan")
-        if helps.any():
-            first = int(np.argmax(helps))
-            rows.loc[index[first], "threshold"] = True
-            found[name] = float(rows[by].to_numpy()[index[first]])
-        after = np.logical_and.accumulate(helps[::-1])[::-1]
-        rows.loc[index, "from_here"] = after
-    rows.attrs = {"by": by, "threshold": next(iter(found.values())) if len(found) == 1 else found}
+        rows.loc[index, "from_here"] = np.logical_and.accumulate(helps[::-1])[::-1]
     return rows
 
 
-def _from_fit(found: Surface, by: str, asked: dict[str, Any], level: float) -> pd.DataFrame:
+def _first(rows: Any, by: str) -> float:
+    """Return the smallest value from which on everything helps, NaN if the largest does not."""
+    good = rows[rows["from_here"]]
+    return float(good[by].min()) if len(good) else math.nan
+
+
+def _from_fit(found: Surface, by: str, asked: dict[str, Any], level: float) -> Threshold:
     problems: list[str] = []
     N, D_over_N, R = asked["N"], asked["D_over_N"], asked["R"]
-    if found.data is None and (N is None or R is None):
+    sizes, stores = found.measured("N"), found.measured("R")
+    if by == "steps":
+        problems.append("by='steps' is for a table with a column batch_tokens, not for a fit")
+    if not sizes.size and (N is None or R is None):
         problems.append("a pair (law, parameters) has no data: give N and R")
     refuse(problems, "reading_threshold")
-    if N is None:
-        N = np.unique(np.asarray(found.data["N"], np.float64))  # type: ignore[index]
-    if R is None:
-        R = float(np.max(np.asarray(found.data["R"], np.float64)))  # type: ignore[index]
-    given = counts(problems, N=N, D_over_N=D_over_N, R=R)
+    N = np.unique(sizes) if N is None else N
+    R = float(stores.max()) if R is None and stores.size else (0.0 if R is None else R)
+    given = counts(problems, allow_zero=("R",), N=N, D_over_N=D_over_N, R=R)
     refuse(problems, "reading_threshold")
     n, ratio, r = (np.ravel(a) for a in np.broadcast_arrays(given["N"], given["D_over_N"], given["R"]))
-    theta = found.stacked()
-    gain = found.law.loss(n, ratio * n, 0 * r, theta) - found.law.loss(n, ratio * n, r, theta)
+    if by == "D" and hasattr(found.law, "threshold"):
+        return _of_reading(found, n, level)
+
+    def decide(part: Surface) -> dict[str, np.ndarray]:
+        theta = part.stacked()
+        return {"gain": part.law.loss(n, ratio * n, 0 * r, theta) - part.law.loss(n, ratio * n, r, theta)}
+
+    gain = found.pooled(decide).stacked["gain"]
     tail = (1 - level) / 2
-    if len(gain) > 1:
-        low, high = np.quantile(gain[1:], [tail, 1 - tail], axis=0)
-    else:
-        low = high = np.full(len(n), np.nan)
+    low, high = np.quantile(gain[1:], [tail, 1 - tail], axis=0) if len(gain) > 1 else np.full((2, len(n)), np.nan)
     frame = pd.DataFrame({"N": n, "D": ratio * n, "D_over_N": ratio, "R": r, "gain": gain[0], "low": low, "high": high})
     if frame[by].duplicated().any():
         raise ConfigError(f"reading_threshold: by={by!r} has repeated values; vary {by} only")
-    return frame.assign(n=len(gain) - 1)
+    rows: Any = _mark(frame.assign(n=len(gain) - 1), by)
+    value = _first(rows, by)
+    note = ""
+    if by == "N" and not found.law.gain_depends_on_N:
+        note = f"the law {found.law.name!r} has the same gain for every N by construction"
+    extent = {"low": float(rows[by].min()), "high": float(rows[by].max())}
+    return Threshold(
+        threshold=value, joint=value, by=by, control="", table=rows, confidence_level=level, note=note, extent=extent
+    )
 
 
-def _from_results(table: Any, by: str, higher: bool | None, level: float) -> pd.DataFrame:
-    names = [c for c in ("task", "metric") if c in table]
-    checkpoint = [*names, *(c for c in ("N", "D", "seed", "run", "split") if c in table)]
-    rows = []
-    for key, cell in table.groupby(checkpoint, sort=True, dropna=False):
-        zero, stores = cell[cell["R"] == 0], cell[cell["R"] > 0]
-        if zero.empty or stores.empty:
-            continue
-        at = dict(zip(checkpoint, key, strict=True))
-        sign = 1.0 if _rises(at.get("metric", ""), cell, higher) else -1.0
-        error = np.nan
-        if "stderr" in cell:
-            # stores share their questions, so the mean over them is no more certain than one of them
-            error = float(np.sqrt((zero["stderr"] ** 2).mean() + (stores["stderr"] ** 2).mean()))
-        gain = sign * float(stores["value"].mean() - zero["value"].mean())
-        rows.append({**at, "D_over_N": at["D"] / at["N"], "gain": gain, "error": error})
-    if not rows:
-        raise ResultsError("no checkpoint has rows with R = 0 and with R > 0, so no gain can be measured")
-    gains: Any = pd.DataFrame(rows)
-    gains["D_over_N"] = gains["D_over_N"].round(6)
-    out = []
-    for key, group in gains.groupby([*names, by], sort=True):
-        m, mean = len(group), float(group["gain"].mean())
-        if m > 1:
-            half = float(stats.t.ppf(0.5 + level / 2, m - 1) * group["gain"].std(ddof=1) / np.sqrt(m))
-        else:
-            half = float(stats.norm.ppf(0.5 + level / 2) * group["error"].iloc[0])
-        at = dict(zip([*names, by], key, strict=True))
-        out.append({**at, "gain": mean, "low": mean - half, "high": mean + half, "n": m})
-    return pd.DataFrame(out)
-
-
-def _rises(metric: str, cell: Any, higher: bool | None) -> bool:
-    if higher is not None:
-        return bool(higher)
-    if "higher_is_better" in cell and cell["higher_is_better"].notna().any():
-        return bool(cell["higher_is_better"].dropna().iloc[0])
-    name = str(metric).lower()
-    if any(word in name for word in _FALLING) or not name:
-        return False
-    if any(word in name for word in _RISING):
-        return True
-    raise ConfigError(f"reading_threshold: is a higher {metric!r} better? Say so: higher_is_better=True or False")
+def _of_reading(found: Surface, n: np.ndarray, level: float) -> Threshold:
+    """Return the threshold of a law that has one as a parameter, per N; at the typical N as the answer."""
+    sizes = np.unique(np.concatenate([n, [np.exp(np.log(n).mean())]]))
+    stacked = np.atleast_2d(found.law.threshold(sizes, found.stacked()))
+    tail = (1 - level) / 2
+    low, high = (
+        np.quantile(stacked[1:], [tail, 1 - tail], axis=0) if len(stacked) > 1 else np.full((2, len(sizes)), np.nan)
+    )
+    rows = pd.DataFrame({"N": sizes, "D": stacked[0], "D_low": low, "D_high": high, "n": len(stacked) - 1})
+    typical = float(stacked[0][np.argmin(np.abs(np.log(sizes) - np.log(n).mean()))])
+    data = found.measured("D")
+    note = ""
+    if data.size and not np.min(data) <= typical <= np.max(data):
+        note = f"this lies outside the D that were measured, {data.min():.3g} to {data.max():.3g}: it cannot be told"
+    return Threshold(
+        threshold=typical, joint=typical, by="D", control="", table=rows, confidence_level=level, note=note
+    )

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from ragscale.decisions._decision import answer
+from ragscale.decisions._surface import answer, taken
 from ragscale.fitting.laws._law import GainRate, ScalingLaw, Theta
 
 _CHUNK = 1 << 15  # elements worked on at a time: they stay in the cache
 _Z_LOW = -40.0  # a store of T exp(-40) tokens
-_NODES = 121
+# fine where neither side is negligible: a measured hit rate rises in steps
+_GRID = np.concatenate(
+    [np.linspace(_Z_LOW, -9.0, 40)[:-1], np.linspace(-9.0, 9.0, 217), np.linspace(9.0, 45.0, 40)[1:]]
+)
 _NEWTON = 60
 
 
@@ -50,7 +53,7 @@ def best_split(
             for first in range(0, m, _CHUNK):
                 cells = slice(first, first + _CHUNK)
                 here = [x[block, cells] if x.ndim == 2 else x[cells] for x in line]
-                r[block, cells], d[block, cells], boundary[block, cells] = Line(law, part, here).optimum()
+                r[block, cells], d[block, cells], boundary[block, cells] = Line(taken(law, block), part, here).optimum()
     return r, d, boundary
 
 
@@ -74,9 +77,9 @@ class Line:
     def counts(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.minimum(self.all_d * expit(-z), self.max_d), self.all_r * expit(z)
 
-    def loss(self, d: np.ndarray, r: np.ndarray, n: Any = None, theta: Theta | None = None) -> np.ndarray:
-        theta = self.theta if theta is None else theta
-        value = np.asarray(self.law._loss(self.n if n is None else n, d, r, theta), np.float64)
+    def loss(self, d: np.ndarray, r: np.ndarray, law: Any = None, n: Any = None, theta: Any = None) -> np.ndarray:
+        theta, law = (self.theta, self.law) if theta is None else (theta, law)
+        value = np.asarray(law._loss(self.n if n is None else n, d, r, theta), np.float64)
         if self.law.offset:
             value = value + theta.offset * (r > 0)
         value = value + np.zeros(np.broadcast_shapes(value.shape, np.shape(d), np.shape(r)))
@@ -156,9 +159,8 @@ class Line:
 
     def _by_search(self) -> np.ndarray:
         """Bracket every local minimum on a grid, refine each, and take the best with both ends."""
-        steps = np.linspace(1.0, 0.0, _NODES)[:, None, None]
         top = np.atleast_2d(np.maximum(self.z_high, _Z_LOW))
-        z = top + (_Z_LOW - top) * steps  # (nodes, 1 or S, M), ending at exactly top
+        z = np.minimum(np.concatenate([_GRID, [np.inf]])[:, None, None], top)  # (nodes, 1 or S, M), up to exactly top
         kink = np.clip(np.atleast_2d(self.z_max_d), _Z_LOW, top)
         z = np.sort(np.concatenate([z, kink[None]]), axis=0)
         d, r = self.counts(z)
@@ -177,26 +179,27 @@ class Line:
         best[s[order], m[order]] = values[order]
         return np.where(np.isfinite(best), where, -np.inf)
 
-    def _pick(self, s: np.ndarray, m: np.ndarray) -> tuple[Theta, dict[str, Any]]:
+    def _pick(self, s: np.ndarray, m: np.ndarray) -> tuple[Any, Theta, dict[str, Any]]:
         rows = {k: (v[np.minimum(s, len(v) - 1), 0] if np.ndim(v) else v) for k, v in self.theta.items()}
         cells = {
             k: np.broadcast_to(getattr(self, k), self.shape)[s, m] for k in ("n", "all_d", "all_r", "price", "max_d")
         }
-        return Theta(rows), cells
+        many = max((len(v) for v in self.theta.values() if np.ndim(v)), default=1)
+        return taken(self.law, (np.minimum(s, many - 1), 0)), Theta(rows), cells
 
     def _at(self, s: np.ndarray, m: np.ndarray, z: np.ndarray) -> np.ndarray:
-        theta, c = self._pick(s, m)
+        law, theta, c = self._pick(s, m)
         d, r = np.minimum(c["all_d"] * expit(-z), c["max_d"]), c["all_r"] * expit(z)
-        return self.loss(d, r, c["n"], theta)
+        return self.loss(d, r, law, c["n"], theta)
 
     def _refine(self, s: np.ndarray, m: np.ndarray, low: np.ndarray, z: np.ndarray, high: np.ndarray) -> np.ndarray:
         """Bisect the slope where it changes sign from falling to rising; keep the better of that and the node."""
-        theta, c = self._pick(s, m)
+        law, theta, c = self._pick(s, m)
 
         def rising(z: np.ndarray) -> np.ndarray:
             d, r = c["all_d"] * expit(-z), c["all_r"] * expit(z)
             limited = d > c["max_d"]
-            _, slope_d, slope_r = self.law._gradient(c["n"], np.minimum(d, c["max_d"]), r, theta)
+            _, slope_d, slope_r = law._gradient(c["n"], np.minimum(d, c["max_d"]), r, theta)
             return slope_r - np.where(limited, 0.0, c["price"] * slope_d) > 0
 
         a, b = low.copy(), high.copy()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from ragscale.decisions._decision import Surface, answer, surface
+from ragscale.decisions._estimate import quantiles
+from ragscale.decisions._surface import Subject, Surface, answer, surface
 from ragscale.errors import ConfigError, ResultsError
 from ragscale.fitting.laws._law import Theta
-from ragscale.results import average_seeds
+from ragscale.results import Result, average_seeds
 
 _PER = 1e9  # kappa is a drop per 1e9 store tokens
 _PAPER_LIMIT = 1e4  # the paper's script drops larger sigmas
@@ -18,9 +20,57 @@ _BISECTIONS = 80
 _LOG_D = (-20.0, 230.0)  # beyond exp(230) = 1e100 tokens a value counts as unreachable by data
 
 
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Substitution(Result):
+    """What each measured store was worth.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row per measured (N, D, R), or per (N, D) for the paper's: ``value, baseline, D_eff, D_eff_baseline, sigma,
+        multiplier, kappa, status`` ("ok", "negative", "censored", "baseline censored"), ``D_over_N``, and with a
+        bootstrap ``sigma_low, sigma_high`` for the uncertainty of the curve.
+    convention : str
+    without_baseline : int
+        Rows with a store that have no row without one, and were left out.
+    dropped : int
+        Rows that the paper's convention drops; 0 for the corrected one.
+    median_sigma, median_kappa : float
+        Over the rows of status "ok" or "negative".
+    geometric_mean_sigma : float
+        Over the positive ones, as the paper reports it.
+    """
+
+    table: pd.DataFrame
+    convention: str
+    without_baseline: int
+    dropped: int
+    median_sigma: float
+    median_kappa: float
+    geometric_mean_sigma: float
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `table`."""
+        return self.table.copy()
+
+    def summary(self) -> str:
+        """Say what a store token was worth, how often, and what was left out."""
+        status = self.table["status"].value_counts()
+        counts = ", ".join(f"{count} {name}" for name, count in status.items())
+        lines = [
+            f"one store token was worth {self.median_sigma:.3g} pretraining tokens in the median ({self.convention})",
+            f"{len(self.table)} cells: {counts}; median gain per 1e9 store tokens {self.median_kappa:.3g}",
+        ]
+        if self.without_baseline:
+            lines.append(f"{self.without_baseline} rows have no value at R = 0 and were left out")
+        if self.dropped:
+            lines.append(f"{self.dropped} cells were dropped as the paper does")
+        return "\n".join(lines)
+
+
 def substitution(
-    results: Any, fit_or_bootstrap: Any, *, convention: Literal["corrected", "paper"] = "corrected"
-) -> pd.DataFrame:
+    results: Any, fit_or_bootstrap: Subject, *, convention: Literal["corrected", "paper"] = "corrected"
+) -> Substitution:
     r"""Measure what each store was worth in pretraining tokens.
 
     The fitted curve without retrieval, L(N, D, 0), turns a measured value into the data that would give it:
@@ -34,7 +84,7 @@ def substitution(
         and not a gap. ``multiplier`` = :math:`D_{eff}(v_R) / D_{eff}(v_0)` does not divide by the size of the store.
     ``"paper"``
         :math:`\sigma = (D_{eff}(v_R) - D) / R` at the best measured R of each (N, D) only; censored values, and
-        :math:`|\sigma| > 10^4`, are dropped (``attrs["dropped"]`` counts them). The misfit of the curve at R = 0 is
+        :math:`|\sigma| > 10^4`, are dropped (``dropped`` counts them). The misfit of the curve at R = 0 is
         then booked as a gain from retrieval, and the best of several noisy stores is taken for the truth.
 
     In both, :math:`\kappa = (v_0 - v_R) / (R / 10^9)` in the unit of the metric, positive where retrieval helped.
@@ -49,10 +99,7 @@ def substitution(
 
     Returns
     -------
-    DataFrame
-        One row per measured (N, D, R), or per (N, D) for the paper's: ``value, baseline, D_eff, D_eff_baseline, sigma,
-        multiplier, kappa, status`` ("ok", "negative", "censored", "baseline censored"), ``D_over_N``, and with a
-        bootstrap ``sigma_low, sigma_high`` for the uncertainty of the curve.
+    Substitution
 
     Raises
     ------
@@ -69,7 +116,9 @@ def substitution(
     if convention not in ("corrected", "paper"):
         raise ConfigError(f"convention = {convention!r} must be 'corrected' or 'paper'")
     found = surface(fit_or_bootstrap)
-    table = _pairs(average_seeds(results))
+    if found.members:
+        raise ConfigError("substitution needs one law for its baseline curve: name it, fit_manifold(results, law=...)")
+    table, alone = _pairs(average_seeds(results))
     n, d, r = (table[c].to_numpy() for c in ("N", "D", "R"))
     theta = found.stacked()
     with np.errstate(all="ignore"):
@@ -77,7 +126,7 @@ def substitution(
         baseline = _effective_data(found, theta, n, _latent(found, table["baseline"].to_numpy()))
         reference = baseline if convention == "corrected" else np.broadcast_to(d, baseline.shape)
         sigma = (effective - reference) / r
-    rises = _rises(found)
+    rises = found.rises
     table["D_eff"], table["D_eff_baseline"] = effective[0], baseline[0]
     table["sigma"] = sigma[0]
     with np.errstate(all="ignore"):
@@ -89,15 +138,27 @@ def substitution(
         "ok",
     )
     if len(sigma) > 1:
-        low, high = found.quantiles(np.where(np.isnan(sigma), np.inf, sigma))
+        low, high = quantiles(np.where(np.isnan(sigma), np.inf, sigma), found.confidence_level)
         table["sigma_low"], table["sigma_high"] = low, high
+    kappas: Any = table["kappa"]
+    dropped = 0
     if convention == "paper":
-        table = _as_in_the_paper(table, rises)
-    table.attrs = {**table.attrs, "convention": convention}
-    return table.reset_index(drop=True)
+        table, kappas, dropped = _as_in_the_paper(table, rises)
+    sigma = table["sigma"].to_numpy(np.float64)
+    finite = sigma[np.isfinite(sigma)]
+    positive = finite[finite > 0]
+    return Substitution(
+        table=table.reset_index(drop=True),
+        convention=convention,
+        without_baseline=alone,
+        dropped=dropped,
+        median_sigma=float(np.median(finite)) if finite.size else float("nan"),
+        median_kappa=float(kappas.median()),
+        geometric_mean_sigma=float(np.exp(np.log(positive).mean())) if positive.size else float("nan"),
+    )
 
 
-def _pairs(table: Any) -> pd.DataFrame:
+def _pairs(table: Any) -> tuple[pd.DataFrame, int]:
     """Put the value without retrieval beside every value with it."""
     keys = [c for c in ("N", "D", "task", "metric", "split") if c in table]
     zero = table[table["R"] == 0]
@@ -117,20 +178,11 @@ def _pairs(table: Any) -> pd.DataFrame:
     named = [c for c in ("task", "metric", "split", "retriever", "k", "condition") if c in stores]
     out = stores[[*named, "N", "D", "R", "value", "baseline"]].copy()
     out.insert(len(named) + 3, "D_over_N", out["D"] / out["N"])
-    out.attrs = {"without_baseline": alone}
-    return out
+    return out, alone
 
 
 def _latent(found: Surface, values: np.ndarray) -> np.ndarray:
     return np.asarray(values if found.link is None else found.link.latent(values), np.float64)
-
-
-def _rises(found: Surface) -> bool:
-    """Whether a higher metric is better: what the link makes of a falling loss."""
-    if found.link is None:
-        return False
-    high, low = np.asarray(found.link.metric(np.array([1.0, 2.0])))
-    return bool(high > low)
 
 
 def _effective_data(found: Surface, theta: Theta, n: np.ndarray, loss: np.ndarray) -> np.ndarray:
@@ -149,17 +201,10 @@ def _effective_data(found: Surface, theta: Theta, n: np.ndarray, loss: np.ndarra
     return np.where(unreachable, np.inf, np.exp(0.5 * (low + high)))
 
 
-def _as_in_the_paper(table: Any, rises: bool) -> pd.DataFrame:
+def _as_in_the_paper(table: Any, rises: bool) -> tuple[pd.DataFrame, Any, int]:
+    """Keep the best store of each (N, D); return also kappa before and the number of rows that were dropped."""
     keys = [c for c in ("task", "metric", "split", "N", "D") if c in table]
     better = table["value"] * (1 if rises else -1)
     best = table.loc[better.groupby([table[c] for c in keys], sort=False).idxmax()]
     kept = np.isfinite(best["sigma"]) & (best["sigma"].abs() <= _PAPER_LIMIT)
-    out = best[kept].copy()
-    positive = out["sigma"].to_numpy()[out["sigma"].to_numpy() > 0]
-    out.attrs = {
-        **table.attrs,
-        "dropped": int((~kept).sum()),
-        "geometric_mean_sigma": float(np.exp(np.log(positive).mean())) if len(positive) else float("nan"),
-        "median_kappa": float(best["kappa"].median()),
-    }
-    return out
+    return best[kept].copy(), best["kappa"], int((~kept).sum())

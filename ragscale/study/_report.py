@@ -261,15 +261,11 @@ def _reading(page: Page, fitted: _Fitted, study: Study) -> None:
     kept = table[largest | (table["R"] == 0)]
     units: dict[Literal["N", "D"], str] = {"N": "parameters", "D": "pretraining tokens"}
     for by, unit in units.items():
-        found: Frame = reading_threshold(kept, by=by)
-        threshold = float(found.attrs.get("threshold", float("nan")))
-        page.text(
-            f"Smallest {by} whose checkpoints gain with confidence from their largest store: {format_cell(threshold)} "
-            f"{unit}."
-            if np.isfinite(threshold)
-            else f"At no {by} do the checkpoints gain from their largest store with confidence."
+        found = reading_threshold(kept, by=by, control="closed-book")
+        page.text(f"Gains with the largest store of each checkpoint, over no store, by {unit}: {found.summary()}.")
+        page.table(
+            found.table, f"reading-threshold-{by}", caption=f"Gain by {by}: mean over checkpoints, 95 % interval."
         )
-        page.table(found, f"reading-threshold-{by}", caption=f"Gain by {by}: mean over checkpoints, 95 % interval.")
 
 
 def _tasks(page: Page, fitted: _Fitted, study: Study) -> None:
