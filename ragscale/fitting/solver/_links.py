@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,11 +11,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from ragscale.errors import ConfigError
+from ragscale.errors import ConfigError, ResultsError, ResultsWarning
 from ragscale.fitting.laws._law import Parameter
-
-_RISING = ("acc", "exact_match", "f1", "em", "recall", "precision", "hit", "ndcg", "mrr", "score")
-_PERPLEXITY = ("perplexity", "ppl")
+from ragscale.results._direction import LARGEST_LOSS, direction
+from ragscale.results._metric_names import Kind, kind_of
 
 
 class Link(ABC):
@@ -41,6 +41,12 @@ class Link(ABC):
     @abstractmethod
     def latent(self, metric: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
         """Return the latent; values that the link cannot reach become the nearest that it can."""
+
+    @property
+    def rising(self) -> bool:
+        """Whether the metric rises as the latent loss falls."""
+        worse, better = np.asarray(self.metric(np.array([2.0, 1.0])), dtype=float)
+        return bool(better > worse)
 
     def resolve(self, results: pd.DataFrame) -> Link:
         """Return the link with what depends on the table made definite."""
@@ -73,6 +79,28 @@ class Identity(Link):
 
     def latent(self, metric: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
         return metric
+
+
+@dataclass(frozen=True, slots=True)
+class Negative(Link):
+    """The metric is minus the loss: for log likelihoods, which rise towards 0. Residuals are differences."""
+
+    name: ClassVar[str] = "negative"
+    space: ClassVar[Literal["log", "linear"]] = "linear"  # type: ignore[misc]
+
+    def metric(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
+        return -latent
+
+    def slopes(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return -np.ones_like(latent), {}
+
+    def latent(self, metric: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
+        return -metric
+
+    def problems(self, values: np.ndarray) -> list[str]:
+        if (values > 0).any():
+            return [f"link='negative' is for log likelihoods, which are at most 0; the table has {values.max():g}"]
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +137,7 @@ class Bounded(Link):
         The limits of the metric, or "free" to fit them.
     direction : "up", "down" or "auto"
         "up": the metric rises as the latent loss falls (accuracy); "down": it falls with it (perplexity). "auto"
-        takes what the table shows.
+        asks `ragscale.results.higher_is_better`.
     on : "identity" or "log"
         "log" bounds the logarithm of the metric instead: perplexities that level off at both ends. Floor and ceiling
         still are values of the metric.
@@ -153,16 +181,19 @@ class Bounded(Link):
         """A logit has no lower limit."""
         return True
 
+    @property
+    def rising(self) -> bool:
+        """Whether ``direction`` is "up"."""
+        return self.direction == "up"
+
     def resolve(self, results: pd.DataFrame) -> Bounded:
         """Decide the direction, and bound what is free by the range of the table."""
         if self.parameters:
             return self
         values = results["value"].to_numpy(float)
-        direction = self.direction
-        if direction == "auto":
-            compute = np.log(results["N"].to_numpy(float)) + np.log(results["D"].to_numpy(float))
-            ranks = pd.Series(compute).rank().corr(pd.Series(values).rank())
-            direction = "up" if ranks > 0 else "down"
+        way = self.direction
+        if way == "auto":
+            way = "up" if direction(results) else "down"
         low, high = float(values.min()), float(values.max())
         if self.on == "log":
             low, high = np.log(low), np.log(high)
@@ -174,7 +205,7 @@ class Bounded(Link):
         if self.ceiling == "free":
             highest = min(high + spread, 1.0) if self.on == "identity" and high <= 1 else high + spread
             free.append(Parameter("ceiling", *self._out(high - 0.3 * spread, highest), description="upper limit"))
-        return replace(self, direction=direction, parameters=tuple(free))
+        return replace(self, direction=way, parameters=tuple(free))
 
     def _out(self, *values: float) -> tuple[float, ...]:
         return tuple(float(np.exp(v)) if self.on == "log" else float(v) for v in values)
@@ -238,44 +269,85 @@ def link_from_dict(value: Mapping[str, Any]) -> Link:
     fields = {key: item for key, item in value.items() if key != "name"}
     if "parameters" in fields:
         fields["parameters"] = tuple(Parameter(*item) for item in fields["parameters"])
-    return {"identity": Identity, "log": Log, "bounded": Bounded}[value["name"]](**fields)
+    return {"identity": Identity, "log": Log, "negative": Negative, "bounded": Bounded}[value["name"]](**fields)
 
 
 def make_link(link: str | Link, results: pd.DataFrame) -> Link:
     """Return the link, from its name, or from what the table holds with "auto".
 
-    "auto" goes by the column ``metric`` if there is one: perplexity -> log, accuracies and the like -> bounded,
-    everything else -> identity. Without that column, values in [0, 1] that rise with N and D -> bounded. "bounded" is
-    ``Bounded()`` for values in [0, 1] (with the column ``chance`` as floor), else both limits are fitted, on logs.
+    "auto" goes by the column ``metric``, by which way is better (`ragscale.results.higher_is_better`) and by the range
+    of the values: a metric that falls is the loss itself, perplexities their exponential; a score that rises within 0
+    and 1, or 0 and 100, is bounded there (from the column ``chance``, if there is one), and log likelihoods, which rise
+    to 0, are minus the loss. "bounded" has free limits for other values.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such link.
+    ResultsError
+        When "auto" finds no link, or which way is better cannot be told.
     """
-    values = results["value"].to_numpy(float)
-    if link == "auto":
-        link = _guess(results, values)
-    if link == "bounded":
-        unit = values.min() >= 0 and values.max() <= 1
-        chance = results["chance"].unique() if "chance" in results else []
-        floor = float(chance[0]) if len(chance) == 1 and np.isfinite(chance[0]) and chance[0] < values.max() else 0.0
-        link = Bounded(floor=floor) if unit else Bounded("free", "free", on="log" if values.min() > 0 else "identity")
-    simple = {"identity": Identity, "log": Log}
-    if isinstance(link, str):
-        if link not in simple:
-            raise ConfigError(f"link = {link!r} must be 'auto', 'identity', 'log', 'bounded' or a Link")
+    if isinstance(link, str) and link in {"auto", "bounded"}:
+        link = _guess(results) if link == "auto" else _bounded(results)
+    simple: dict[str, type[Link]] = {"identity": Identity, "log": Log, "negative": Negative}
+    if isinstance(link, str) and link in simple:
         link = simple[link]()
     if not isinstance(link, Link):
-        raise ConfigError(f"link = {link!r} must be 'auto', 'identity', 'log', 'bounded' or a Link")
+        raise ConfigError(f"link = {link!r} must be 'auto', 'identity', 'log', 'negative', 'bounded' or a Link")
     return link.resolve(results)
 
 
-def _guess(results: pd.DataFrame, values: np.ndarray) -> str:
-    if "metric" in results:
-        metric = str(results["metric"].iloc[0]).lower()
-        if any(word in metric for word in _PERPLEXITY) and values.min() >= 1:
-            return "log"
-        if metric.startswith(_RISING) and values.min() >= 0 and values.max() <= 1:
-            return "bounded"
-        return "identity"
-    if values.min() >= 0 and values.max() <= 1 and len(values) > 2 and np.ptp(values) > 0:
-        compute = np.log(results["N"].to_numpy(float)) + np.log(results["D"].to_numpy(float))
-        ranks = pd.Series(compute).rank().corr(pd.Series(values).rank())
-        return "bounded" if ranks > 0 else "identity"
-    return "identity"
+def _guess(results: pd.DataFrame) -> Link:
+    values = results["value"].to_numpy(float)
+    low, high = float(values.min()), float(values.max())
+    names = results["metric"].dropna().unique() if "metric" in results else []
+    kind = kind_of(str(names[0])) if len(names) else None
+    if direction(results):
+        return _rising(results, low, high, kind)
+    if kind == "perplexity":
+        return Log() if low >= 1 else Identity()
+    if kind is None and low >= 1 and high > LARGEST_LOSS:
+        warnings.warn(
+            f"values up to {high:.4g} are no loss per token: they are taken as perplexities, link='log'; say "
+            "metric='perplexity' (a column) or link='log' if so, link='identity' if not",
+            ResultsWarning,
+            stacklevel=4,
+        )
+        return Log()
+    return Identity()
+
+
+def _rising(results: pd.DataFrame, low: float, high: float, kind: Kind | None) -> Link:
+    if 0 <= low and high <= 1:
+        return _bounded(results)
+    if 0 <= low and high <= 100 and kind in {"score", None}:
+        if kind is None:
+            warnings.warn(
+                f"a metric that rises, with values of {low:.4g} to {high:.4g}, is taken as percent, bounded at 100; if "
+                "it is not, give its limits: link=Bounded(floor, ceiling)",
+                ResultsWarning,
+                stacklevel=4,
+            )
+        return _bounded(results)
+    if high <= 0:
+        return Negative()
+    raise ResultsError(
+        f"higher is better, and the values go from {low:.4g} to {high:.4g}: neither shares (0 to 1), percent (0 to 100) "
+        "nor log likelihoods (at most 0). Give the limits of the metric, link=Bounded(floor, ceiling), or 'free' for one "
+        "that is fitted; or higher_is_better=False if lower is better"
+    )
+
+
+def _bounded(results: pd.DataFrame) -> Bounded:
+    values = results["value"].to_numpy(float)
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 100 or (high > 1 and not direction(results)):
+        return Bounded("free", "free", on="log" if low > 0 else "identity")
+    top = 1.0 if high <= 1 else 100.0
+    chance = np.asarray(
+        pd.to_numeric(results["chance"], errors="coerce").unique() if "chance" in results else [], float
+    )
+    floor = 0.0
+    if len(chance) == 1 and np.isfinite(chance[0]):
+        floor = float(chance[0]) * (top if chance[0] <= 1 else 1.0)
+    return Bounded(floor=floor if 0 <= floor < high else 0.0, ceiling=top)
