@@ -14,9 +14,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError, FitError, IdentifiabilityWarning
+from ragscale.fitting._experiments import clusters
 from ragscale.fitting._own import Own, peek
 from ragscale.fitting._result import ManifoldFit
-from ragscale.fitting._table import clusters
 from ragscale.fitting.laws._law import Theta
 from ragscale.fitting.solver._problem import Problem
 from ragscale.fitting.solver._varpro import Solution, refine

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ragscale.fitting._experiments import clusters
 from ragscale.fitting._own import Own, peek
-from ragscale.fitting._table import clusters
 from ragscale.fitting.solver._problem import Problem
 from ragscale.fitting.solver._varpro import _jacobian, _second_order, _State
 from ragscale.results._result import Result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,8 +11,9 @@ import pandas as pd
 
 from ragscale.errors import ConfigError, FitError
 from ragscale.fitting._conditions import as_hit_rate, measured_curve, rows_for
+from ragscale.fitting._prepare import prepare, read_columns
 from ragscale.fitting._result import ManifoldFit
-from ragscale.fitting._table import arrays, check_fittable, prepare, row_weights
+from ragscale.fitting._table import arrays, check_fittable, row_weights
 from ragscale.fitting.laws._catalogue import make_law
 from ragscale.fitting.laws._law import ScalingLaw, Theta
 from ragscale.fitting.solver._links import Link, make_link
@@ -35,6 +37,8 @@ def fit_manifold(
     tau: float = 0.5,
     space: Literal["auto", "log", "linear"] = "auto",
     seed_average: bool = True,
+    by: str | Sequence[str] | None = None,
+    higher_is_better: bool | None = None,
     hit_rate: Any = None,
 ) -> ManifoldFit:
     r"""Fit a scaling law L(N, D, R) to a results table, to the global optimum of a stated objective.
@@ -45,16 +49,18 @@ def fit_manifold(
 
     Parameters
     ----------
-    results : DataFrame, or anything that ``pandas.DataFrame`` accepts
-        Columns N, D, R (counts) and ``value``; without R all rows are taken as R = 0. One surface: one task, one
-        metric, one retriever.
+    results : DataFrame, dict of columns, list of rows, Arrow or Polars table, or path
+        Columns N, D, R (counts) and ``value``; without R all rows are taken as R = 0, which `summary` says, unless
+        columns look like a store. One surface: one task, one metric, one retriever; rows of one cell that differ in
+        another column are refused.
     law : str or ScalingLaw
         A name from `catalogue`, a law object such as ``Hill(exponent="free")``, or ``"auto"``: see `compare_laws`.
     N, D, R, value : str
         Names of the columns, e.g. ``N="N_total"``.
-    link : "auto", "identity", "log", "bounded" or Link
+    link : "auto", "identity", "log", "negative", "bounded" or Link
         How the latent loss becomes the metric. "log" for perplexity, "bounded" for scores between a floor and a
-        ceiling; "auto" goes by the column ``metric``, else by the values.
+        ceiling, "negative" for log likelihoods; "auto" goes by the column ``metric``, by which way is better, and by
+        the values.
     weights : None, "stderr", "binomial", str or array
         Weight of each row in the sum: 1 / stderr^2, binomial from ``n_examples``, a column, or numbers; scaled to mean
         1. None: equal, or the number of averaged seeds; binomial with a bounded link where ``n_examples`` is there.
@@ -72,6 +78,12 @@ def fit_manifold(
     hit_rate : HitRateCurve, callable, table or mapping, optional
         h(R), how often a store of R tokens shows the answer, for predictions and decisions at stores that were not
         measured; by default the curve through the table's own ``hit_rate`` (see `hit_rate_curve`).
+    by : str or sequence of str, optional
+        Columns in which rows of one cell may differ, because they tell experiments apart: a learning rate, a corpus.
+        All rows are fitted together; intervals resample the experiments. A column whose every value has one N, such as
+        the name of a run, is an experiment by itself, with all its D; others count beside ``run``, or N, D and seed.
+    higher_is_better : bool, optional
+        Whether a higher value is better; by default see `ragscale.results.higher_is_better`.
 
     Returns
     -------
@@ -100,7 +112,20 @@ def fit_manifold(
     ----------
     Hoffmann et al. 2022, arXiv 2203.15556, appendix D.3 (objective).
     """
-    table = prepare(results, N=N, D=D, R=R, value=value, seed_average=seed_average)
+    chosen = None if isinstance(law, str) and law == "auto" else make_law(law)
+    table = prepare(
+        results,
+        N=N,
+        D=D,
+        R=R,
+        value=value,
+        seed_average=seed_average,
+        by=by,
+        higher_is_better=higher_is_better,
+        link=link,
+        reads=read_columns([chosen], weights),
+        own_metric=chosen is not None and chosen.link != "auto",
+    )
     options: dict[str, Any] = {
         "link": link,
         "weights": weights,
@@ -109,12 +134,12 @@ def fit_manifold(
         "tau": tau,
         "space": space,
     }
-    if isinstance(law, str) and law == "auto":
+    if chosen is None:
         from ragscale.fitting._selection import choose_law
 
         fit = choose_law(table, options)
     else:
-        fit = fit_table(table, make_law(law), **options)
+        fit = fit_table(table, chosen, **options)
     curve = measured_curve(table) if hit_rate is None else as_hit_rate(hit_rate)
     return fit if curve is None else replace(fit, hit_rate=curve)
 

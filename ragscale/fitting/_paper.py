@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import curve_fit
 
 from ragscale.errors import ConfigError, FitError
-from ragscale.fitting._table import prepare
+from ragscale.fitting._prepare import prepare
 
 Form = Literal["chinchilla", "power", "log", "hill", "interactionlog"]
 _UNIT = 1e9

@@ -13,10 +13,11 @@ from scipy import optimize, special
 from ragscale.errors import ConfigError, FitError, RagscaleError
 from ragscale.fitting._comparison import Comparison, CrossValidation, akaike_weights, simplest
 from ragscale.fitting._conditions import reads_evidence, rows_for
+from ragscale.fitting._experiments import clusters
 from ragscale.fitting._fit import fit_table
 from ragscale.fitting._own import peek
+from ragscale.fitting._prepare import TABLE_OPTIONS, prepare, read_columns
 from ragscale.fitting._result import ManifoldFit
-from ragscale.fitting._table import clusters, prepare
 from ragscale.fitting.laws._catalogue import BUILT_IN, make_law
 from ragscale.fitting.laws._law import ScalingLaw
 from ragscale.fitting.solver._links import make_link
@@ -61,8 +62,21 @@ def cross_validate(
     >>> len(folds), folds.error < 0.03
     (6, True)
     """
-    columns = {name: options.pop(name) for name in ("N", "D", "R", "value", "seed_average") if name in options}
-    return _validate_folds(prepare(results, **columns), make_law(law), leave_out, seed=seed, options=options)
+    law = make_law(law)
+    table = _prepared(results, [law], options)
+    return _validate_folds(table, law, leave_out, seed=seed, options=options)
+
+
+def _prepared(results: Any, laws: Sequence[ScalingLaw], options: dict[str, Any]) -> pd.DataFrame:
+    """Prepare the table with those options that say how to read it, and take them out."""
+    reading = {name: options.pop(name) for name in TABLE_OPTIONS if name in options}
+    return prepare(
+        results,
+        **reading,
+        link=options.get("link", "auto"),
+        reads=read_columns(laws, options.get("weights")),
+        own_metric=bool(laws) and all(law.link != "auto" for law in laws),
+    )
 
 
 def _validate_folds(
@@ -216,8 +230,7 @@ def compare_laws(
     >>> found.best, "chinchilla" in found.tied
     ('hill', False)
     """
-    columns = {name: options.pop(name) for name in ("N", "D", "R", "value", "seed_average") if name in options}
-    table = prepare(results, **columns)
+    table = _prepared(results, [make_law(law) for law in laws or ()], options)
     return compare_on(table, laws, held_out=held_out, folds=folds, options=options)
 
 

@@ -1,76 +1,18 @@
-"""From a results table to the arrays of a fit: checked, averaged over seeds, weighted."""
+"""From a prepared table to the arrays of a fit: weighted, and checked against the law."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ragscale.errors import ConfigError, FitError, ResultsError
-from ragscale.fitting._conditions import RETRIEVED, conditions, reads_evidence
+from ragscale.errors import ConfigError, FitError
+from ragscale.fitting._conditions import reads_evidence
 from ragscale.fitting.laws._law import ScalingLaw
-from ragscale.fitting.solver._links import Link
+from ragscale.fitting.solver._links import Link, make_link
 from ragscale.fitting.solver._problem import Table
-from ragscale.results import average_seeds, validate
-from ragscale.results._door import as_frame
-
-_ONE_SURFACE = ("task", "metric", "split")
-_ONE_STORE = ("retriever", "k")
-
-
-def prepare(
-    results: Any, *, N: str = "N", D: str = "D", R: str = "R", value: str = "value", seed_average: bool = True
-) -> pd.DataFrame:
-    """Return the canonical table of one surface, with ``n_seeds`` where seeds were averaged.
-
-    Raises
-    ------
-    ResultsError
-        Listing everything wrong with the table, or that it holds several surfaces.
-    """
-    frame = as_frame(results)
-    missing = [f"{what} = {name!r}" for what, name in (("N", N), ("D", D), ("value", value)) if name not in frame]
-    if R != "R" and R not in frame:
-        missing.append(f"R = {R!r}")
-    if missing:
-        shown = ", ".join(map(str, frame.columns)) or "no columns"
-        raise ResultsError(f"columns not in the results table: {', '.join(missing)}; it has {shown}")
-    for target, source in (("N", N), ("D", D), ("R", R), ("value", value)):
-        if source != target:
-            frame[target] = frame[source]
-    if "R" not in frame:
-        frame["R"] = 0.0
-    table = validate(frame)
-    problems = [
-        f"column {column!r} holds {len(_kinds(table, column))} values ({_some(table, column)}), a surface has one"
-        for column in _ONE_SURFACE
-        if len(_kinds(table, column)) > 1
-    ]
-    stores = pd.DataFrame(table[(table["R"] > 0) & (conditions(table) == RETRIEVED)])
-    problems += [
-        f"column {column!r} holds {len(_kinds(stores, column))} values where R > 0 ({_some(stores, column)})"
-        for column in _ONE_STORE
-        if len(_kinds(stores, column)) > 1
-    ]
-    if problems:
-        raise ResultsError(
-            "; ".join(problems) + ". Choose rows first, e.g. fit_manifold(results[results['task'] == 'sciq'])"
-        )
-    if seed_average and len(_kinds(table, "seed")) > 1:
-        table = average_seeds(table)
-    return table
-
-
-def _kinds(table: pd.DataFrame, column: str) -> list[Any]:
-    """Return the different values of a column, none where it does not exist."""
-    return pd.Series(table[column]).unique().tolist() if column in table else []
-
-
-def _some(table: pd.DataFrame, column: str) -> str:
-    kinds = [str(kind) for kind in _kinds(table, column)]
-    return ", ".join(kinds[:4]) + (", ..." if len(kinds) > 4 else "")
+from ragscale.results._direction import direction
 
 
 def row_weights(table: pd.DataFrame, link: Link, weights: Any, space: str) -> tuple[np.ndarray, str]:
@@ -78,16 +20,23 @@ def row_weights(table: pd.DataFrame, link: Link, weights: Any, space: str) -> tu
     count = len(table)
     seeds = table["n_seeds"].to_numpy(float) if "n_seeds" in table else np.ones(count)
     value = table["value"].to_numpy(float)
-    if weights is None and link.name == "bounded" and "n_examples" in table and _is_share(value):
-        weights = "binomial"
+    if weights is None and link.name == "bounded" and "n_examples" in table and _shares(table, link) is not None:
+        known = table["n_examples"].notna()
+        if known.all():
+            weights = "binomial"
+        elif known.any() or not np.any(seeds != 1):
+            return seeds, f"equal: n_examples is not known in {int((~known).sum())} of {count} rows"
     if weights is None:
         return seeds, "number of seeds" if np.any(seeds != 1) else "equal"
     if isinstance(weights, str):
         if weights == "binomial":
-            if "n_examples" not in table or not _is_share(value):
-                raise ConfigError("weights='binomial' needs values in [0, 1] and a column n_examples")
+            share = _shares(table, link)
+            if "n_examples" not in table or share is None:
+                raise ConfigError("weights='binomial' needs values in [0, 1] (or percent) and a column n_examples")
             n = table["n_examples"].to_numpy(float)
-            p = (n * value + 1.0) / (n + 2.0)  # never 0 or 1
+            if not np.all(n > 0):
+                raise ConfigError(f"weights='binomial' needs n_examples in every row; {int((~(n > 0)).sum())} lack it")
+            p = (n * share + 1.0) / (n + 2.0)  # never 0 or 1
             found, words = n / (p * (1.0 - p)), "binomial, from n_examples"
         elif weights == "stderr":
             if "stderr" not in table:
@@ -110,8 +59,11 @@ def row_weights(table: pd.DataFrame, link: Link, weights: Any, space: str) -> tu
     return found / found.mean(), words
 
 
-def _is_share(value: np.ndarray) -> bool:
-    return bool(value.min() >= 0 and value.max() <= 1)
+def _shares(table: pd.DataFrame, link: Link) -> np.ndarray | None:
+    """Return the values as shares of 1, None where they are neither shares nor percent."""
+    value = table["value"].to_numpy(float)
+    top = 100.0 if getattr(link, "ceiling", 1.0) == 100.0 else 1.0
+    return value / top if value.min() >= 0 and value.max() <= top else None
 
 
 def arrays(table: pd.DataFrame, weight: np.ndarray, law: ScalingLaw) -> Table:
@@ -139,6 +91,15 @@ def check_fittable(law: ScalingLaw, table: pd.DataFrame, link: Link, space: str)
         When the table cannot determine the law.
     """
     problems = list(link.problems(table["value"].to_numpy(float)))
+    rises = direction(table, presumed=link.rising)
+    if law.link == "auto" and rises != link.rising:
+        kind = make_link("auto", table).name if rises else "identity"
+        problems.append(
+            f"{'higher' if rises else 'lower'} is better here, and the law {law.name!r} through link={link.name!r} can "
+            f"only {'rise' if link.rising else 'fall'} as models get better: use link={kind!r} (or 'auto'), say "
+            f"higher_is_better={not rises} if that is not so, or let a law that models the metric itself have "
+            "link = 'identity' in its class"
+        )
     if space == "log" and link.name != "log" and np.any(table["value"].to_numpy(float) <= 0):
         problems.append(
             f"residuals are taken in the logarithm, and the table has values <= 0 (down to {table['value'].min():g}): "
@@ -155,11 +116,3 @@ def check_fittable(law: ScalingLaw, table: pd.DataFrame, link: Link, space: str)
         )
     if problems:
         raise FitError("; ".join(problems))
-
-
-def clusters(table: pd.DataFrame, by: Sequence[str] = ("N", "D", "seed")) -> np.ndarray:
-    """Number the trained models: rows that share ``by`` (and ``run``, where there is one) are one cluster."""
-    names = [name for name in by if name in table]
-    if not names:
-        return np.arange(len(table))
-    return table.groupby(names, sort=False, dropna=False).ngroup().to_numpy()

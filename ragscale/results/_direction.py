@@ -188,6 +188,5 @@ def rank_trend(table: pd.DataFrame) -> int:
     if len(models) < _FEWEST or compute.nunique() < 2 or value.nunique() < 2:
         return 0
     rho = float(compute.rank().corr(value.rank()))
-    with np.errstate(divide="ignore"):
-        t = abs(rho) * np.sqrt((len(models) - 2) / max(1.0 - rho**2, 0.0))
+    t = abs(rho) * np.sqrt((len(models) - 2) / max(1.0 - rho**2, 1e-12))
     return int(np.sign(rho)) if 2.0 * stdtr(len(models) - 2, -t) < _CLEAR else 0

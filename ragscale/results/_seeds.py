@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ragscale.results._table import row_keys, validate
+from ragscale.results._table import MEASURED, row_keys, validate
 
 _PER_RUN = ("seed", "run")
 
 
 def average_seeds(results: Any) -> pd.DataFrame:
-    r"""Average the rows that differ only in ``seed`` (and ``run``, ``value``, ``stderr``, ``n_examples``, ``flops``).
+    r"""Average the rows that differ only in ``seed``, ``run`` and what is measured (``value``, ``hit_rate``, ...).
 
     With m seeds of values v_i and standard errors s_i over the questions, the mean's standard error is
 
@@ -31,7 +31,7 @@ def average_seeds(results: Any) -> pd.DataFrame:
     DataFrame
         One row per distinct measurement, in the order of first appearance, without ``seed`` and ``run``, with ``value``
         the mean, ``n_seeds``, ``stderr_seeds`` (NaN for a single seed) and ``stderr``. Without a ``stderr`` column
-        (or where any of a group's is missing) ``stderr`` is ``stderr_seeds``. ``n_examples`` and ``flops`` are means.
+        (or where any of a group's is missing) ``stderr`` is ``stderr_seeds``. What else is measured is averaged.
 
     Examples
     --------
@@ -48,9 +48,10 @@ def average_seeds(results: Any) -> pd.DataFrame:
     averaged = table.iloc[first].drop(columns=[c for c in _PER_RUN if c in table.columns])
     mean = _mean(table["value"], group)
     averaged["value"] = mean
-    for column in ("n_examples", "flops"):
-        if column in table:
-            averaged[column] = _mean(table[column], group)
+    for column in MEASURED:
+        if column in table and column not in ("value", "stderr"):
+            numbers = pd.to_numeric(table[column], errors="coerce")
+            averaged[column] = _mean(numbers, group)
     squares = np.bincount(group, weights=(np.asarray(table["value"]) - mean[group]) ** 2)
     spread = np.where(size > 1, squares / (size * np.maximum(size - 1, 1)), np.nan)
     within = _mean(table["stderr"] ** 2, group) if "stderr" in table else np.full(len(size), np.nan)

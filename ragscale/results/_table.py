@@ -37,7 +37,18 @@ OPTIONAL = (
 )
 """Columns with a meaning that ragscale knows; any other column is kept as it is."""
 
-MEASURED = ("value", "stderr", "n_examples", "flops")  # every other column says which measurement a row is
+MEASURED = (
+    "value",
+    "stderr",
+    "n_examples",
+    "flops",
+    "hit_rate",
+    "answer_in_store",
+    "validation_loss",
+    "n_cut",
+    "n_left_out",
+    "n_questions",
+)  # every other column says which measurement a row is
 _NUMERIC = ("N", "D", "R", "value", "N_total", "stderr", "n_examples", "flops")
 _SMALLEST_COUNT = 1e3  # 3 (billion parameters), 20 (D/N), 0.6 (billion tokens): no model or store is that small
 _INT64_MAX = float(np.iinfo(np.int64).max)

@@ -11,7 +11,7 @@ import pytest
 
 import ragscale as rs
 from ragscale.datasets import simulate
-from ragscale.errors import ConfigError, FitError
+from ragscale.errors import ConfigError, FitError, ResultsWarning
 from ragscale.fitting import Bounded, Interaction, ManifoldFit, aicc, fit_paper
 
 
@@ -30,7 +30,8 @@ def test_the_link_follows_the_metric(make_surface: Any) -> None:
     fit = rs.fit_manifold(scores, "log1p")
     assert (fit.link.name, fit.space, fit.weights) == ("bounded", "linear", "binomial, from n_examples")
     assert fit.link.direction == "up"  # type: ignore[attr-defined]
-    assert rs.fit_manifold(scores.drop(columns="metric"), "log1p").link.name == "bounded"
+    with pytest.warns(ResultsWarning, match=r"rank correlation alone.*higher_is_better"):
+        assert rs.fit_manifold(scores.drop(columns="metric"), "log1p").link.name == "bounded"
 
 
 def test_log_perplexity_is_the_loss(make_surface: Any) -> None:

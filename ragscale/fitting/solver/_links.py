@@ -318,9 +318,9 @@ def _guess(results: pd.DataFrame) -> Link:
 
 
 def _rising(results: pd.DataFrame, low: float, high: float, kind: Kind | None) -> Link:
-    if 0 <= low and high <= 1:
+    if low >= 0 and high <= 1:
         return _bounded(results)
-    if 0 <= low and high <= 100 and kind in {"score", None}:
+    if low >= 0 and high <= 100 and kind in {"score", None}:
         if kind is None:
             warnings.warn(
                 f"a metric that rises, with values of {low:.4g} to {high:.4g}, is taken as percent, bounded at 100; if "
@@ -332,9 +332,9 @@ def _rising(results: pd.DataFrame, low: float, high: float, kind: Kind | None) -
     if high <= 0:
         return Negative()
     raise ResultsError(
-        f"higher is better, and the values go from {low:.4g} to {high:.4g}: neither shares (0 to 1), percent (0 to 100) "
-        "nor log likelihoods (at most 0). Give the limits of the metric, link=Bounded(floor, ceiling), or 'free' for one "
-        "that is fitted; or higher_is_better=False if lower is better"
+        f"higher is better, and the values go from {low:.4g} to {high:.4g}: neither shares (0 to 1), percent (0 to "
+        "100) nor log likelihoods (at most 0). Give the limits of the metric, link=Bounded(floor, ceiling), or 'free' "
+        "for one that is fitted; or higher_is_better=False if lower is better"
     )
 
 
