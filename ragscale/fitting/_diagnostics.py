@@ -13,6 +13,7 @@ from ragscale.fitting._experiments import clusters
 from ragscale.fitting._own import Own, peek
 from ragscale.fitting.solver._problem import Problem
 from ragscale.fitting.solver._varpro import _jacobian, _second_order, _State
+from ragscale.results._direction import direction
 from ragscale.results._result import Result
 
 if TYPE_CHECKING:
@@ -308,20 +309,12 @@ def retrieval_effect(table: pd.DataFrame, space: str = "log", confidence_level: 
     change = sums[0][both] / sizes[0][both] - sums[1][both] / sizes[1][both]
     middle = float(change.mean())
     half = float(stats.t.ppf(0.5 + confidence_level / 2, n_models - 1) * change.std(ddof=1) / np.sqrt(n_models))
-    rising = _rises(table)
+    rising = direction(table)
     low, high = middle - half, middle + half
     verdict: Verdict = "does not help"
     if low > 0 or high < 0:
         verdict = "helps" if (middle > 0) == rising else "hurts"
     return RetrievalEffect(verdict=verdict, change=middle, low=low, high=high, n_models=n_models)
-
-
-def _rises(table: pd.DataFrame) -> bool:
-    """Say whether a higher metric is better: whether it rises with N and D."""
-    compute = np.log(table["N"].to_numpy(float)) + np.log(table["D"].to_numpy(float))
-    if np.ptp(compute) == 0 or np.ptp(table["value"].to_numpy(float)) == 0:
-        return False
-    return bool(pd.Series(compute).rank().corr(pd.Series(table["value"].to_numpy(float)).rank()) > 0)
 
 
 def _retrieval_findings(fit: ManifoldFit, effect: RetrievalEffect) -> list[Finding]:

@@ -16,7 +16,7 @@ from ragscale.fitting._unexplained import CELL, advice, unexplained
 from ragscale.fitting.laws._law import ScalingLaw
 from ragscale.fitting.solver._links import Bounded, Link, make_link
 from ragscale.results import average_seeds, validate
-from ragscale.results._direction import direction
+from ragscale.results._direction import direction, rank_trend, told_direction
 from ragscale.results._door import as_frame, likely
 from ragscale.results._metric_names import kind_of
 from ragscale.results._table import row_keys
@@ -213,14 +213,10 @@ def _direction(table: pd.DataFrame, given: bool | None, link: str | Link, own_me
         presumed = link.rising
     elif isinstance(link, str) and link in {"identity", "log", "negative"}:
         presumed = make_link(link, table).rising
-    if not own_metric:
-        return direction(table, given, presumed=presumed)
-    try:
-        return direction(table, given)
-    except ResultsError:
-        if given is not None:
-            raise
-        return False
+    if own_metric and given is None:
+        told = told_direction(table)
+        return rank_trend(table) > 0 if told is None else told
+    return direction(table, given, presumed=presumed)
 
 
 def _kinds(table: pd.DataFrame, column: str) -> list[Any]:

@@ -206,7 +206,7 @@ def test_the_view_in_billions_is_the_same_surface(make_surface: Any) -> None:
 
 def test_the_gradient_is_that_of_the_prediction(make_surface: Any) -> None:
     table = make_surface()
-    scored = table.assign(value=lambda t: 1 / (1 + np.exp(3 * (t["value"] - 2.6))))
+    scored = table.assign(value=lambda t: 1 / (1 + np.exp(3 * (t["value"] - 2.6))), metric="acc")
     for fit in (
         rs.fit_manifold(table, "hill"),
         rs.fit_manifold(table.assign(value=np.exp(table["value"])), "log1p", link="log"),

@@ -242,7 +242,9 @@ class _Bounded(ScalingLaw):
 def test_coefficients_stay_within_the_bounds_of_the_law():
     assert "a_fit_finds_the_surface_again" in check_scaling_law(_Bounded)
     d = np.geomspace(1e8, 1e11, 40)
-    inside = pd.DataFrame({"N": 1e9, "D": d, "R": 0.0, "value": 1.7 + 400 * d**-0.3})
+    inside = pd.DataFrame(
+        {"N": 1e9, "D": d, "R": 0.0, "value": 1.7 + 400 * d**-0.3, "run": np.arange(40), "metric": "loss"}
+    )
     assert fit_manifold(inside, _Bounded()).theta["A"] == pytest.approx(400, rel=1e-4)
     beyond = inside.assign(value=1.7 + 3e6 * d**-0.6)
     fit = fit_manifold(beyond, _Bounded())

@@ -136,7 +136,7 @@ def test_retrieved_rows_without_a_hit_rate_are_named():
 def test_the_skill_is_the_same_whatever_the_metric(metric, link):
     table = table_of()
     value = table["value"].to_numpy()
-    made = {"identity": value, "log": np.exp(value), "bounded": Bounded().metric(value)}[link]
+    made = {"identity": value, "log": np.exp(value), "bounded": Bounded(direction="up").metric(value)}[link]
     fit = fit_manifold(table.assign(value=made, metric=metric), "reading")
     assert fit.link.name == link
     assert fit.theta["D0"] == pytest.approx(TRUTH["D0"], rel=5e-3)
