@@ -82,6 +82,7 @@ def evaluate(
     out: str | os.PathLike[str] | None = None,
     tokenizer: Any = None,
     device: str = "auto",
+    precision: str | None = None,
     N: float | None = None,
     D: float | None = None,
     model_seed: int | None = None,
@@ -128,6 +129,10 @@ def evaluate(
         Directory for finished cells, one (task, condition, R) each. A call that finds them does not do them again.
     tokenizer, device : optional
         For a bare module; where to load a model from a path.
+    precision : {"auto", "float32", "bf16", "fp16"}, optional
+        Of the matrix products of a torch model. ``"auto"`` (the default unless the model says otherwise) is float32
+        on a CPU; on a GPU it takes a narrower format only where that hardly moves this model's log-probabilities on a
+        sample of the prompts (see `TorchModel`). ``info["precision"]`` holds what ran and what was measured.
     N, D, model_seed : optional
         For the results table, where the model does not know them: parameters, pretraining tokens, training seed.
 
@@ -145,7 +150,12 @@ def evaluate(
     ``rs.evaluate("checkpoints/30M-600M", ["sciq.jsonl"], retriever=bm25, store_tokens=[0, 10**6, 10**7]).results``
     """
     loaded = load_language_model(
-        model, tokenizer=tokenizer, device=device, batch_tokens=batch_tokens, max_length=max_length
+        model,
+        tokenizer=tokenizer,
+        device=device,
+        batch_tokens=batch_tokens,
+        max_length=max_length,
+        precision=precision,
     )
     lm = loaded.model
     if isinstance(tasks, PreparedPrompts):
@@ -198,10 +208,22 @@ def evaluate(
     evaluation = Evaluation(
         _results(samples, prepared, identity),
         samples.assign(**identity),
-        {**prepared.settings, "scoring": getattr(lm, "scoring", type(lm).__name__), "model": loaded.name},
+        {
+            **prepared.settings,
+            "scoring": getattr(lm, "scoring", type(lm).__name__),
+            "precision": _precision(lm, samples),
+            "model": loaded.name,
+        },
     )
     _warn_about_cuts(samples)
     return evaluation
+
+
+def _precision(model: LanguageModel, samples: pd.DataFrame) -> dict[str, Any]:
+    """Return what the samples were scored in, those of an earlier call too, and what "auto" measured in this one."""
+    chosen = getattr(model, "precision_chosen", None)
+    used = sorted({name for name in samples["precision"].tolist() if isinstance(name, str)})
+    return {**(chosen.as_dict() if chosen is not None else {}), "used": used[0] if len(used) == 1 else used}
 
 
 # -------------------------------------------------------------------------------------------------------- running cells
@@ -216,18 +238,30 @@ def _run(model: LanguageModel, prepared: PreparedPrompts, out: Path | None) -> p
         path = _cell_path(out, cell, fingerprint) if out is not None else None
         rows = _read_cell(path) if path is not None else None
         if rows is None:
-            _score_missing(model, prepared, cell, known)
+            used = _choose_precision(model, prepared)
+            _score_missing(model, prepared, cell, known, used)
             rows = [_sample(cell, prepared, asked, known) for asked in cell.asked]
             if path is not None:
                 write_json(path, {"samples": rows}, schema=_SCHEMA, version=_VERSION)
         else:
             for row in rows:
-                known.setdefault(row["prompt"], {name: row[name] for name in ("logprobs", "greedy", "generated")})
+                row.setdefault("precision", None)  # of a cell that was written before there was a choice
+                names = ("logprobs", "greedy", "generated", "precision")
+                known.setdefault(row["prompt"], {name: row[name] for name in names})
                 if row["unconditional_prompt"] is not None:
                     alone = {"logprobs": row["unconditional_logprobs"], "greedy": None, "generated": None}
+                    alone["precision"] = row["precision"]
                     known.setdefault(row["unconditional_prompt"], alone)
         tables.append(rows)
     return pd.DataFrame([row for rows in tables for row in rows])
+
+
+def _choose_precision(model: LanguageModel, prepared: PreparedPrompts) -> str | None:
+    """Let the model choose on all prompts, so that a resumed evaluation chooses as the first one did."""
+    choose = getattr(model, "choose_precision", None)
+    if choose is None:
+        return None
+    return choose([request for prompt in prepared.prompts.values() for request in prompt.requests]).used
 
 
 def _cell_path(out: Path, cell: Cell, fingerprint: str) -> Path:
@@ -241,7 +275,11 @@ def _read_cell(path: Path) -> list[dict[str, Any]] | None:
 
 
 def _score_missing(
-    model: LanguageModel, prepared: PreparedPrompts, cell: Cell, known: dict[str, dict[str, Any]]
+    model: LanguageModel,
+    prepared: PreparedPrompts,
+    cell: Cell,
+    known: dict[str, dict[str, Any]],
+    precision: str | None,
 ) -> None:
     wanted = dict.fromkeys(d for asked in cell.asked for d in (asked.prompt, asked.unconditional) if d is not None)
     prompts = [prepared.prompts[digest] for digest in wanted if digest not in known]
@@ -255,6 +293,7 @@ def _score_missing(
             "logprobs": [sum(column) for column in columns],
             "greedy": [all(column) for column in greedy],
             "generated": None,
+            "precision": precision,
         }
     writing: list[Prompt] = [prompt for prompt in prompts if prompt.generate]
     if writing:
@@ -287,6 +326,7 @@ def _sample(cell: Cell, prepared: PreparedPrompts, asked: Any, known: dict[str, 
         "unconditional_logprobs": None if asked.unconditional is None else known[asked.unconditional]["logprobs"],
         "gold_index": example.answer_index if example.choices and task.kind in ("multiple_choice", "yes_no") else 0,
         "generated": written,
+        "precision": score["precision"],
         "exact_match": None if written is None else _answers.exact_match(written, example.answers, regex=regex),
         "f1": None if written is None or regex else _answers.f1(written, example.answers),
         "contains": None if written is None else _answers.contains(written, example.answers, regex=regex),

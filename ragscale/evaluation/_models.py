@@ -34,6 +34,7 @@ def load_language_model(
     batch_tokens: int | None = None,
     max_length: int | None = None,
     dtype: Any = None,
+    precision: str | None = None,
 ) -> LoadedModel:
     """Load a checkpoint directory, a Hugging Face name, a model object or a bare module.
 
@@ -49,6 +50,8 @@ def load_language_model(
         See `TorchModel`.
     dtype : optional
         Of a model from disk; float32 by default, in which choices that are close stay apart.
+    precision : {"auto", "float32", "bf16", "fp16"}, optional
+        Of the products of a torch model, see `TorchModel`; by default what the model has, else ``"auto"``.
 
     Returns
     -------
@@ -59,6 +62,12 @@ def load_language_model(
         return model
     if isinstance(model, LanguageModel):
         n = float(getattr(model, "n_params", _NAN))
+        if precision is not None:
+            if not hasattr(model, "use_precision"):
+                raise ConfigError(
+                    f"precision={precision!r} is for torch models; {type(model).__name__} computes as it does"
+                )
+            model.use_precision(precision)  # type: ignore[attr-defined]
         if batch_tokens is not None and hasattr(model, "batch_tokens"):
             model.batch_tokens = batch_tokens  # type: ignore[attr-defined]
         return LoadedModel(model, type(model).__name__, n, _NAN, float(getattr(model, "n_params_total", _NAN)))
@@ -79,7 +88,13 @@ def load_language_model(
         if tokenizer is None:
             tokenizer = _tokenizer_of(model)
     knows_length = getattr(getattr(module, "config", None), "max_position_embeddings", None) is not None
-    lm = TorchModel(module, tokenizer, batch_tokens=batch_tokens, max_length=None if knows_length else max_length)
+    lm = TorchModel(
+        module,
+        tokenizer,
+        batch_tokens=batch_tokens,
+        max_length=None if knows_length else max_length,
+        precision=precision or "auto",
+    )
     found = _checkpoint_facts(path) if path is not None else {}
     return LoadedModel(
         lm,

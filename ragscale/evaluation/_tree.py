@@ -48,6 +48,11 @@ class Row:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def n_causal(self) -> int:
+        """Tokens before the branches: the context, or the whole row if there are none."""
+        return int(np.searchsorted(self.segments, 1))
+
 
 def tree_row(request: ScoreRequest, first_owner: int) -> Row:
     """Put a request into one row; its continuations are owners ``first_owner``, ``first_owner + 1``, ..."""
@@ -97,6 +102,25 @@ def plain_rows(requests: Sequence[ScoreRequest]) -> list[Row]:
 
 
 @dataclass(slots=True)
+class Wanted:
+    """What is read off a batch: target tokens, the needed position that predicts each, and whose they are."""
+
+    targets: np.ndarray
+    sources: np.ndarray
+    owners: np.ndarray
+
+
+def wanted_of(rows: Sequence[Row]) -> Wanted:
+    """Number the needed positions of rows one after the other; what is read off them in that order."""
+    n_needed = [len(row) - row.first for row in rows]
+    offsets = np.cumsum([0, *n_needed[:-1]])
+    sources = np.concatenate([row.sources + offset for row, offset in zip(rows, offsets, strict=True)])
+    order = np.argsort(sources, kind="stable")
+    targets, owners = (np.concatenate([getattr(row, name) for row in rows]) for name in ("targets", "owners"))
+    return Wanted(targets[order], sources[order], owners[order])
+
+
+@dataclass(slots=True)
 class Batch:
     """Rows padded on the right to one length; ``needed`` indexes the flattened (B * L) positions."""
 
@@ -104,51 +128,39 @@ class Batch:
     positions_BL: torch.Tensor
     segments_BL: torch.Tensor
     needed_P: torch.Tensor
-    targets: torch.Tensor
-    sources: torch.Tensor
-    owners: np.ndarray
 
 
 def collate(rows: Sequence[Row], device: torch.device) -> Batch:
-    """Pad rows to the longest and number their needed positions."""
+    """Pad rows to the longest."""
     import torch
 
     length = max(map(len, rows))
     tokens = np.zeros((len(rows), length), dtype=np.int64)
     positions = np.zeros_like(tokens)
     segments = np.full_like(tokens, -1)
-    needed, targets, sources, owners = [], [], [], []
-    offset = 0
+    needed = []
     for b, row in enumerate(rows):
         n = len(row)
         tokens[b, :n], positions[b, :n], segments[b, :n] = row.tokens, row.positions, row.segments
         needed.append(np.arange(b * length + row.first, b * length + n))
-        targets.append(row.targets)
-        sources.append(row.sources + offset)
-        owners.append(row.owners)
-        offset += n - row.first
+    arrays = (tokens, positions, segments, np.concatenate(needed))
+    return Batch(*(torch.from_numpy(array).to(device) for array in arrays))
 
-    def to_device(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-    return Batch(
-        to_device(tokens),
-        to_device(positions),
-        to_device(segments),
-        to_device(np.concatenate(needed)),
-        to_device(np.concatenate(targets)),
-        to_device(np.concatenate(sources)),
-        np.concatenate(owners),
-    )
+def tree_sees(segments_BL: torch.Tensor) -> torch.Tensor:
+    """Return (B, L, L): whether query i may see key j, in the context or in its own branch, not after itself."""
+    import torch
+
+    length = segments_BL.shape[1]
+    query, key = segments_BL[:, :, None], segments_BL[:, None, :]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments_BL.device).tril()
+    return causal & ((key == 0) | (key == query))
 
 
 def tree_mask(segments_BL: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return the additive mask (B, 1, L, L): 0 where query i may see key j, the smallest number where not."""
     import torch
 
-    length = segments_BL.shape[1]
-    query, key = segments_BL[:, :, None], segments_BL[:, None, :]
-    causal = torch.ones(length, length, dtype=torch.bool, device=segments_BL.device).tril()
-    seen = causal & ((key == 0) | (key == query))
+    seen = tree_sees(segments_BL)
     mask = torch.zeros(seen.shape, dtype=dtype, device=segments_BL.device)
     return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]

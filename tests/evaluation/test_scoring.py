@@ -82,10 +82,10 @@ def test_scores_do_not_depend_on_batch_size_or_order(module, tokenizer):
     assert values(backwards) == pytest.approx(expected, abs=1e-4)
 
 
-def test_logits_in_pieces_change_nothing(module, tokenizer, lm, monkeypatch):
+def test_logits_in_pieces_change_nothing(tokenizer, lm):
     asked = requests(6, len(tokenizer), seed=4)
     expected = values(lm.score(asked))
-    monkeypatch.setattr("ragscale.evaluation._torch_model._LOGITS_AT_ONCE", 5 * len(tokenizer))
+    lm.logits_at_once = 5 * len(tokenizer)
     assert values(lm.score(asked)) == pytest.approx(expected, abs=1e-5)
 
 

@@ -1,0 +1,122 @@
+"""Rows in two steps: contexts under causal attention, then all branches over the contexts' keys and values.
+
+The first step needs no mask, so that fused attention kernels run; the second is small. A row without branches (one
+continuation) is one causal row, and has no second step.
+
+Shape letters: B rows, C tokens of the longest context, N needed columns of a context, S tokens of the longest set of
+branches, K = C + S, P needed positions of the batch, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from ragscale.evaluation._tree import Row
+
+_FEW = 4  # the last layer runs at needed columns alone where they are at most one in so many
+
+
+class Body(Protocol):
+    """A model without its head: hidden states, and whatever it needs to go on from them."""
+
+    def __call__(
+        self,
+        tokens_BL: torch.Tensor,
+        needed_BN: torch.Tensor | None,
+        *,
+        positions_BL: torch.Tensor | None = None,
+        mask_BLK: torch.Tensor | None = None,
+        before: Any = None,
+        keep: bool = False,
+    ) -> tuple[torch.Tensor, Any]:
+        """Return the hidden states (B, N, D), or (B, L, D) without ``needed_BN``, and what to give as ``before``.
+
+        ``mask_BLK`` is True where a token may look, over the tokens before and these; without it attention is causal
+        among these tokens, and there are none before. ``positions_BL`` count from 0 by default.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Steps:
+    """A batch in two steps; ``places_P`` are the needed rows of both steps' hidden states, one after the other."""
+
+    context_BC: torch.Tensor
+    needed_BN: torch.Tensor | None
+    branch_BS: torch.Tensor | None
+    positions_BS: torch.Tensor | None
+    segments_BS: torch.Tensor | None
+    lengths_B: torch.Tensor
+    places_P: torch.Tensor
+
+
+def collate_steps(rows: Sequence[Row], device: torch.device, *, multiple: int = 1, longest: int | None = None) -> Steps:
+    """Pad contexts to a multiple of so many tokens (at most ``longest``), and branches to one length."""
+    import torch
+
+    n_causal = np.array([row.n_causal for row in rows])
+    n_needed = n_causal - np.array([row.first for row in rows])
+    n_branch = np.array([len(row) for row in rows]) - n_causal
+    length = -(-int(n_causal.max()) // multiple) * multiple
+    length = max(min(length, longest or length), int(n_causal.max()))
+    wide = int(n_branch.max())
+    wide = -(-wide // min(multiple, 8)) * min(multiple, 8)
+    context = np.zeros((len(rows), length), dtype=np.int64)
+    branch = np.zeros((len(rows), wide), dtype=np.int64)
+    positions, segments = np.zeros_like(branch), np.full_like(branch, -1)
+    few = int(n_needed.max()) * _FEW <= length
+    needed = np.zeros((len(rows), int(n_needed.max())), dtype=np.int64)
+    places, stride = [], needed.shape[1] if few else length
+    for b, row in enumerate(rows):
+        n, m = n_causal[b], n_branch[b]
+        context[b, :n] = row.tokens[:n]
+        branch[b, :m], positions[b, :m], segments[b, :m] = row.tokens[n:], row.positions[n:], row.segments[n:]
+        needed[b] = np.minimum(row.first + np.arange(needed.shape[1]), n - 1)
+        places.append(b * stride + (0 if few else row.first) + np.arange(n_needed[b]))
+        places.append(len(rows) * stride + b * wide + np.arange(m))
+
+    def to_device(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+
+    return Steps(
+        to_device(context),
+        to_device(needed) if few else None,
+        to_device(branch) if wide else None,
+        to_device(positions) if wide else None,
+        to_device(segments) if wide else None,
+        to_device(n_causal),
+        to_device(np.concatenate(places)),
+    )
+
+
+def hidden_in_steps(body: Body, steps: Steps) -> torch.Tensor:
+    """Return the hidden states at the needed positions of all rows, (P, D)."""
+    import torch
+
+    hidden, kept = body(steps.context_BC, steps.needed_BN, keep=steps.branch_BS is not None)
+    parts = [hidden.flatten(0, 1)]
+    if steps.branch_BS is not None:
+        mask = branch_mask(steps)
+        hidden, _ = body(steps.branch_BS, None, positions_BL=steps.positions_BS, mask_BLK=mask, before=kept)
+        parts.append(hidden.flatten(0, 1))
+    return torch.cat(parts)[steps.places_P]
+
+
+def branch_mask(steps: Steps) -> torch.Tensor:
+    """Return what every branch token may see, (B, S, K): its own row's context, and its branch up to itself."""
+    import torch
+
+    segments, device = steps.segments_BS, steps.context_BC.device
+    assert segments is not None
+    size, wide = segments.shape
+    column = torch.arange(steps.context_BC.shape[1], device=device)
+    context = (column[None] < steps.lengths_B[:, None])[:, None].expand(size, wide, -1)
+    causal = torch.ones(wide, wide, dtype=torch.bool, device=device).tril()
+    return torch.cat((context, causal & (segments[:, :, None] == segments[:, None, :])), dim=2)
