@@ -30,6 +30,7 @@ from ragscale.retrieval._dense_exact import (
     ordered,
     rescore,
 )
+from ragscale.retrieval._dense_gpu import DeviceVectors, torch_device
 from ragscale.retrieval._dense_index import FaissIndex
 from ragscale.retrieval._embeddings import embed
 from ragscale.retrieval._encoder import Encoder, Truncation, unit_length
@@ -79,8 +80,14 @@ class DenseRetriever(Retriever):
     block_size : int
         Passages per block of the cache.
     device : str
-        Where the flat search runs: ``"cpu"`` (faiss) or a torch device such as ``"cuda"`` (blocks of vectors;
-        the same results).
+        Where the flat search runs: ``"cpu"`` (faiss) or a torch device such as ``"cuda"`` (the same results, bit for
+        bit; needs no faiss).
+    device_share : float
+        Share of the device's memory for vectors that stay there from search to search; what does not fit is copied
+        block by block for every search.
+    device_dtype : {"float32", "bfloat16"}
+        In what vectors propose candidates on the device; the scores are the same. bfloat16 takes half the memory, and
+        asks for more candidates.
     recall_queries : int
         Queries that measure the recall of an approximate index against the exact search; 0 measures nothing.
     build_threads : int
@@ -115,6 +122,8 @@ class DenseRetriever(Retriever):
         cache: str | os.PathLike[str] | None = None,
         block_size: int = 4096,
         device: str = "cpu",
+        device_share: float = 0.5,
+        device_dtype: Literal["float32", "bfloat16"] = "float32",
         recall_queries: int = 64,
         build_threads: int = 1,
         memory_map: bool = True,
@@ -126,19 +135,31 @@ class DenseRetriever(Retriever):
         least |= {"block_size": block_size, "build_threads": build_threads}
         problems += [f"{name} must be at least 1, got {n}" for name, n in least.items() if n is not None and n < 1]
         if device != "cpu" and index.lower() != "flat":
-            problems.append(f"device={device!r} searches index='flat' only, got index={index!r}")
+            problems.append(
+                f"device={device!r} searches index='flat' only, got index={index!r}: approximate indexes run on the "
+                "CPU (faiss's GPU indexes do not serve stores of several sizes), so leave out device"
+            )
+        if not 0 <= device_share <= 1:
+            problems.append(f"device_share must be from 0 to 1, got {device_share}")
+        if device_dtype not in {"float32", "bfloat16"}:
+            problems.append(f"device_dtype must be 'float32' or 'bfloat16', got {device_dtype!r}")
         if problems:
             raise ConfigError("; ".join(problems))
         self.encoder, self.spec, self.metric, self.depth = encoder, index, metric, depth
         self.n_probe, self.ef_search, self.train, self.train_size = n_probe, ef_search, train, train_size
         self.increments, self.cache, self.block_size, self.device = tuple(increments), cache, block_size, device
+        self.device_share, self.device_dtype = device_share, device_dtype
         self.recall_queries, self.build_threads, self.memory_map = recall_queries, build_threads, memory_map
+        self._on_device: DeviceVectors | None = None
         self._compare = "l2" if metric == "l2" else "inner_product"
 
     # Indexing
 
     def _index(self, passages: Sequence[Passage]) -> None:
-        load_faiss()
+        if self.device == "cpu":
+            load_faiss()
+        else:
+            torch_device(self.device)  # known before the passages are encoded
         texts = _Texts(passages)
         self._encoder = self.encoder.fitted(texts)
         vectors, self._truncation = embed(
@@ -163,7 +184,7 @@ class DenseRetriever(Retriever):
 
     def _build(self, vectors: Floats) -> None:
         """Build what is searched from the vectors, in store order."""
-        self._longest = _longest(vectors)
+        self._longest, self._on_device = _longest(vectors), None
         self._graphs: list[tuple[int, FaissIndex]] = []
         self._vectors: Floats | None = vectors
         self._n_train, self._recall = 0, {}
@@ -274,6 +295,10 @@ class DenseRetriever(Retriever):
 
     def _exact(self, queries: Floats, k: int, counts: list[int]) -> list[Answer]:
         """Compare every vector of each store: by increments, each scanned once."""
+        if self.device != "cpu" and self._vectors is not None:
+            is_zero = self._is_zero(queries)
+            answers = self._device_vectors().search(queries, k, counts, is_open=~is_zero)
+            return [_first_rows(is_zero, n, answer) for n, answer in zip(counts, answers, strict=True)]
         parts: list[Part] = [self._flat_part(queries, start, stop) for start, stop in _runs(counts)]
         answers = best_of_parts(
             parts,
@@ -291,11 +316,21 @@ class DenseRetriever(Retriever):
     def _flat_part(self, queries: Floats, start: int, stop: int) -> Part:
         held = self._vectors
         vectors = self._fetch()(np.arange(start, stop)) if held is None else held[start:stop]
-        if self.device == "cpu":
-            return FlatPart(queries, vectors, start, self._compare)
-        from ragscale.retrieval._dense_gpu import TorchPart
+        return FlatPart(queries, vectors, start, self._compare)
 
-        return TorchPart(queries, vectors, start, self._compare, self.device)
+    def _device_vectors(self) -> DeviceVectors:
+        """Return the vectors on the device, copied there by the first search."""
+        if self._on_device is None:
+            assert self._vectors is not None
+            self._on_device = DeviceVectors(
+                self._vectors,
+                self._longest,
+                metric=self._compare,
+                device=self.device,
+                dtype=self.device_dtype,
+                share=self.device_share,
+            )
+        return self._on_device
 
     def _fetch(self) -> Callable[[Rows], Floats]:
         if self._vectors is not None:
@@ -426,8 +461,10 @@ class DenseRetriever(Retriever):
         return described
 
     def _n_bytes(self) -> int:
-        faiss = load_faiss()
         total = 0 if self._vectors is None else self._vectors.nbytes
+        if not self._graphs:
+            return int(total)
+        faiss = load_faiss()
         for _, one in self._graphs:
             counter = faiss.VectorIOWriter()
             faiss.write_index(one.index, counter)
@@ -479,7 +516,7 @@ class DenseRetriever(Retriever):
         self._recall = {int(n): one for n, one in described["recall"].items()}
         self._measured_at = set(self._recall)
         self._truncation = Truncation(**described["truncation"])
-        self._vectors = None
+        self._vectors, self._on_device = None, None
         if described["holds_vectors"]:
             self._vectors = _read_vectors(directory / "vectors.npy", memory_map=self.memory_map)
             if self._vectors.shape != (self.n_passages, described["dim"]):

@@ -16,7 +16,7 @@ from ragscale.errors import CheckpointError, ConfigError, MissingExtraError
 from ragscale.passages import Passage
 from ragscale.retrieval import BM25Retriever, DenseRetriever, LsaEncoder, Retriever, ShardedDenseRetriever
 from ragscale.retrieval._dense_exact import FlatPart, best_of_parts, error_bound, load_faiss, pair_scores, rescore
-from ragscale.retrieval._dense_gpu import TorchPart
+from ragscale.retrieval._dense_gpu import DeviceVectors
 from ragscale.testing import check_retriever
 
 SIZES = [60, 200, 500, 1200]  # tokens; two per passage
@@ -152,8 +152,12 @@ def test_the_error_bound_holds_for_faiss_and_torch(metric):
     queries = rng.standard_normal((64, 384)).astype(np.float32) * np.logspace(-3, 3, 64, dtype=np.float32)[:, None]
     bound = error_bound(queries, float(np.sqrt((vectors.astype(np.float64) ** 2).sum(1).max())), metric)
     everyone = np.arange(64)
-    for part in (FlatPart(queries, vectors, 0, metric), TorchPart(queries, vectors, 0, metric, "cpu")):
-        rows, proposed = part.top(everyone, 50)
+    longest = float(np.sqrt((vectors.astype(np.float64) ** 2).sum(1).max()))
+    on_device = DeviceVectors(vectors, longest, metric=metric, device="cpu")
+    for rows, proposed in (
+        FlatPart(queries, vectors, 0, metric).top(everyone, 50),
+        on_device.propose(queries, 0, 2000, 50)[:2],
+    ):
         true = pair_scores(queries[:, None], vectors[rows.ravel()].reshape(64, 50, 384), metric)
         assert (np.abs(proposed - true).max(axis=1) <= bound).all()
     # and it is not so wide that every search would be widened
