@@ -18,17 +18,23 @@ Kinds = type | tuple[type, ...]
 
 
 def write_json(
-    path: str | os.PathLike[str], value: dict[str, Any], *, schema: str, version: int, seal: bool = True
+    path: str | os.PathLike[str],
+    value: dict[str, Any],
+    *,
+    schema: str,
+    version: int,
+    seal: bool = True,
+    sync: bool = True,
 ) -> None:
     """Write a JSON object atomically, marked with what it is (``schema``) and the version of its layout.
 
     With ``seal`` it also carries the digest of its content, so that a change is found when it is read; leave it out
-    of files that people edit.
+    of files that people edit. ``sync`` as for `atomic_write`.
     """
     content = {"schema": schema, "schema_version": version, **value}
     if seal:
         content[SEAL] = _content_digest(json.loads(json.dumps(content)), os.fspath(path), CheckpointError)
-    with atomic_write(path, "w", encoding="utf-8") as file:
+    with atomic_write(path, "w", sync=sync, encoding="utf-8") as file:
         json.dump(content, file, indent=2, ensure_ascii=False)
         file.write("\n")
 

@@ -19,11 +19,14 @@ def attempt_name(path: Path) -> Path:
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **open_options: Any) -> Iterator[IO[Any]]:
+def atomic_write(
+    path: str | os.PathLike[str], mode: str = "wb", *, sync: bool = True, **open_options: Any
+) -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path`` that takes its place only when the block ends well.
 
     A reader, or a run that was killed, sees either the old file or the whole new one. The data is synced to disk
-    before the rename. On an exception the temporary file is removed and ``path`` is untouched.
+    before the rename; without ``sync`` only a kill is survived, not a power cut. On an exception the temporary file
+    is removed and ``path`` is untouched.
 
     Raises
     ------
@@ -40,12 +43,14 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **open_options:
             with open(temporary, mode, **open_options) as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-    sync_directory(path.parent)
+    if sync:
+        sync_directory(path.parent)
 
 
 def sync_directory(directory: Path) -> None:

@@ -15,14 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragscale._extras import require
-from ragscale._files import value_digest, write_json
+from ragscale._files import OwnedFolder, disk_errors, value_digest, write_json
 from ragscale.errors import SplitError
 from ragscale.splitting._decontamination import NgramIndex
+from ragscale.splitting._pieces import START_ANEW, finished_piece
 from ragscale.splitting._tokenizers import SplitTokenizer
 from ragscale.splitting._units import COMPRESSION_LEVEL, FRAME, ROW
 
 SCHEMA, VERSION = "ragscale.split", 1
 SHARD_BYTES = 1 << 28
+PARTS = (
+    "contaminated.jsonl.zst",
+    "documents.jsonl.zst",
+    "dropped.jsonl.zst",
+    "passages",
+    "rejects.jsonl",
+    "tokenizer",
+    "tokens",
+    "validation",
+)
+"""What a split consists of, beside its manifest."""
+
 POOL_FRAME = np.dtype(
     [
         ("shard", "<u4"),
@@ -59,7 +72,7 @@ def needed_units(stats: Iterable[dict[str, Any]], enough: int | None) -> list[di
 
 
 def assemble(
-    out: Path,
+    out: OwnedFolder,
     work: Path,
     *,
     units: list[Path],
@@ -67,7 +80,23 @@ def assemble(
     config: dict[str, Any],
     corpus: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write the finished split below ``out`` and return its manifest, which comes last."""
+    """Write the finished split into the folder ``out`` and return its manifest, which comes last."""
+    with disk_errors(work):
+        return _assembled(out, work, units=units, stats=stats, config=config, corpus=corpus)
+
+
+def _assembled(
+    out: OwnedFolder,
+    work: Path,
+    *,
+    units: list[Path],
+    stats: list[dict[str, Any]],
+    config: dict[str, Any],
+    corpus: dict[str, Any],
+) -> dict[str, Any]:
+    for unit in units:
+        if finished_piece(unit) is None:
+            raise SplitError(f"{unit} is damaged, its files are not as long as they were: {START_ANEW}")
     validation, pool = _divide(units, config["validation_tokens"], config["max_tokens"])
     tokenizer = SplitTokenizer.load(work / "tokenizer")
     dtype = config["dtype"]
@@ -127,10 +156,8 @@ def assemble(
     _write_rejects(work, final)
     manifest["digest"] = value_digest(manifest)
     for path in sorted(final.iterdir()):
-        target = out / path.name
-        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-        os.replace(path, target)
-    write_json(out / "manifest.json", manifest, schema=SCHEMA, version=VERSION, seal=False)  # has its own digest
+        out.put(path, path.name)
+    write_json(out.path / "manifest.json", manifest, schema=SCHEMA, version=VERSION, seal=False)  # has its own digest
     return manifest
 
 
@@ -184,6 +211,8 @@ def _write_tokens(parts: list[Part], directory: Path, dtype: str) -> tuple[int, 
                 left = (part.token_stop - part.token_start) * itemsize
                 while left:
                     block = file.read(min(left, 1 << 22))
+                    if not block:
+                        raise SplitError(f"{part.unit / 'tokens.bin'} is damaged, it is too short: {START_ANEW}")
                     shards.write(block)
                     left -= len(block)
     shards.close()
@@ -265,6 +294,8 @@ def _frames(part: Part) -> Iterator[tuple[bytes, NDArray[Any]]]:
                 continue
             file.seek(int(frame["offset"]))
             data = file.read(int(frame["size"]))
+            if len(data) != int(frame["size"]):
+                raise SplitError(f"{file.name} is damaged, it is too short: {START_ANEW}")
             if not inside.all():
                 zstandard = require("zstandard", "split")
                 lines = zstandard.ZstdDecompressor().decompress(data).split(b"\n")
@@ -294,7 +325,7 @@ def _write_lines(lines: Iterable[str], path: Path) -> None:
 def _write_rejects(work: Path, final: Path) -> None:
     """Join the rejects of all shards; they tell how the corpus is filed, so they are not part of the digest."""
     with open(final / "rejects.jsonl", "w", encoding="utf-8") as file:
-        for path in sorted((work / "scatter").glob("*/rejects.jsonl")):
+        for path in sorted((work / "scatter").glob("[0-9]*/rejects.jsonl")):
             file.writelines(_lines(path))
         file.writelines(_lines(work / "drops" / "duplicate-ids.jsonl"))
 

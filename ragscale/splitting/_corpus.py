@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -13,13 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ragscale._counts import whole_or_same
-from ragscale._files import atomic_write, value_digest
-from ragscale.errors import ConfigError, SplitError
+from ragscale._files import Busy, OwnedFolder, atomic_write, disk_errors, locked, value_digest
+from ragscale.errors import ConfigError, FileError, SplitError
 from ragscale.passages import check_windows
-from ragscale.splitting._assemble import assemble, needed_units
+from ragscale.splitting._assemble import PARTS, assemble, needed_units
 from ragscale.splitting._decontamination import Decontamination, NgramIndex, as_decontamination
 from ragscale.splitting._duplicates import find_duplicates
-from ragscale.splitting._order import Runs, scatter_iterable, scatter_shard
+from ragscale.splitting._order import Runs, count_iterable, count_shard, scatter_iterable, scatter_shard
+from ragscale.splitting._pieces import read_work, remove_attempts, write_work
 from ragscale.splitting._sources import Source, as_source
 from ragscale.splitting._split import Split
 from ragscale.splitting._tokenizers import as_split_tokenizer
@@ -94,7 +94,10 @@ def split_corpus(
     ConfigError
         When the settings cannot work; lists every problem.
     SplitError
-        When too much was rejected, nothing is left, or ``out`` belongs to another corpus or other settings.
+        When a file cannot be read to its end, too much was rejected, nothing is left, ``out`` belongs to another
+        corpus or other settings, or it holds files of your own where the split has to write.
+    FileError
+        When the disk is full or may not be written to.
     """
     job = SplitJob.create(
         out,
@@ -113,6 +116,9 @@ def split_corpus(
     if n_workers < 1:
         raise ConfigError(f"n_workers must be at least 1, got {n_workers}")
     source = as_source(documents)
+    if job.finished():  # needs no lock and no right to write: a finished split is only read
+        job.check_same_corpus(source)
+        return Split.load(job.out)
     with job.locked():
         if job.finished():
             job.check_same_corpus(source)
@@ -145,6 +151,7 @@ class SplitJob:
     def __init__(self, out: Path, config: dict[str, Any]) -> None:
         self.out, self.config = out, config
         self.work = out / ".work"
+        self.folder = OwnedFolder(out, "split", error=SplitError)
         self.task = UnitTask(self.work, config["size"], config["overlap"], config["dtype"], value_digest(config))
         self._tokenizer: Any = None
         self._ngrams: NgramIndex | None = None
@@ -222,25 +229,21 @@ class SplitJob:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep a second run out of the folder; the lock goes with the process, however it ends."""
-        self.out.mkdir(parents=True, exist_ok=True)
+        lock = locked(self.out / ".ragscale.lock", wait=False, keep=False)
         try:
-            import fcntl
-        except ImportError:  # Windows has no such lock: there the caller sees to it that runs do not meet
-            yield
-            return
-        with open(self.out / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise SplitError(f"another run is splitting into {self.out} right now: wait for it") from error
+            lock.__enter__()
+        except Busy as error:
+            raise SplitError(f"another run is splitting into {self.out} right now: wait for it") from error
+        with contextlib.ExitStack() as stack:
+            stack.push(lock)
             yield
 
     def finished(self) -> bool:
         """Tell whether the folder holds the finished split of these settings; others are an error."""
         if not (self.out / "manifest.json").is_file():
             return False
-        shutil.rmtree(self.work, ignore_errors=True)
         manifest = Split.load(self.out).manifest
+        self._clear_away()
         found = {
             "seed": manifest["seed"],
             **manifest["settings"],
@@ -252,11 +255,18 @@ class SplitJob:
         self._check_same(found)
         return True
 
+    def _clear_away(self) -> None:
+        """Remove what only an unfinished split needs, where a run was killed before it did."""
+        with contextlib.suppress(FileError, SplitError):
+            if ".work" in self.folder.names():
+                self.folder.remove(".work")
+                self.folder.release()
+
     def _check_same(self, found: dict[str, Any]) -> None:
         differing = [
-            f"{key}: {value!r} there, {self.config[key]!r} now"
+            f"{key}: {value!r} there, {self.config.get(key)!r} now"
             for key, value in found.items()
-            if value != self.config[key]
+            if value != self.config.get(key)
         ]
         if differing:
             raise SplitError(
@@ -266,14 +276,8 @@ class SplitJob:
 
     def check_same_corpus(self, documents: Source | Iterable[Any]) -> None:
         """Read the corpus (no tokenising) and raise when it is not the one that was split here."""
-        scratch = self.out / ".check"
-        shutil.rmtree(scratch, ignore_errors=True)
-        try:
-            with WorkerPool(1) as pool:
-                stats = list(_scatter_all(documents, scratch, self.config["seed"], pool))
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        digest = _corpus_facts(stats)["digest"]
+        with WorkerPool(1) as pool:
+            digest = _corpus_facts(list(_count_all(documents, pool)))["digest"]
         known = Split.load(self.out).manifest["corpus"]["digest"]
         if digest != known:
             raise SplitError(
@@ -284,38 +288,44 @@ class SplitJob:
     def prepare(self) -> None:
         """Make the working folder, or check that the one there belongs to these settings."""
         marker = self.work / "config.json"
-        if marker.is_file():
-            self._check_same(json.loads(marker.read_text(encoding="utf-8")))
+        if marker.is_file() and ".work" in self.folder.names():
+            self._check_same(read_work(marker)["config"])
+            remove_attempts(self.work)
             return
-        shutil.rmtree(self.work, ignore_errors=True)
-        self.work.mkdir(parents=True)
-        (self.work / "units").mkdir()
+        with disk_errors(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        self.folder.claim([".work", ".logs", "manifest.json", *PARTS])
+        self.folder.remove(".work")
+        with disk_errors(self.work):
+            self.work.mkdir()
+            (self.work / "scatter").mkdir()
+            (self.work / "units").mkdir()
         self._tokenizer.save(self.work / "tokenizer")
         if self._ngrams is not None:
             self._ngrams.save(self.work / "ngrams.json")
-        with atomic_write(marker, "w", encoding="utf-8") as file:
-            json.dump(self.config, file)
+        write_work(marker, {"config": self.config})
 
     def scatter(self, source: Source | Iterable[Any], pool: WorkerPool) -> None:
         """Read the corpus once into sorted runs."""
         fingerprint = source.fingerprint() if isinstance(source, Source) else None
         known = self.work / "source.json"
-        if known.is_file() and json.loads(known.read_text())["fingerprint"] != fingerprint:
+        read_before = (self.work / "corpus.json").is_file()
+        same = known.is_file() and read_work(known)["fingerprint"] == fingerprint
+        if read_before and not same:
             raise SplitError(
                 f"the run that was stopped in {self.out} read other files, or they have changed since: "
                 f"delete {self.work} to start anew"
             )
-        if (self.work / "corpus.json").is_file() and fingerprint is not None:
+        if read_before and fingerprint is not None:
             return
-        with atomic_write(known, "w") as file:
-            json.dump({"fingerprint": fingerprint}, file)
-        if fingerprint is None and (self.work / "corpus.json").is_file():
-            facts = json.loads((self.work / "corpus.json").read_text(encoding="utf-8"))
-            scratch = self.work / "check"
-            shutil.rmtree(scratch, ignore_errors=True)
-            again = _corpus_facts(list(_scatter_all(source, scratch, self.config["seed"], pool)))
-            shutil.rmtree(scratch, ignore_errors=True)
-            if again["digest"] != facts["digest"]:
+        if not read_before and (not same or fingerprint is None):
+            with disk_errors(self.work):  # the corpus was not read to its end, or cannot be told from another one
+                shutil.rmtree(self.work / "scatter")
+                (self.work / "scatter").mkdir()
+        write_work(known, {"fingerprint": fingerprint})
+        if read_before:
+            again = _corpus_facts(list(_count_all(source, pool)))
+            if again["digest"] != self.facts()["digest"]:
                 raise SplitError(
                     f"the run that was stopped in {self.out} read another corpus: delete {self.work} to start anew"
                 )
@@ -323,37 +333,49 @@ class SplitJob:
         list(_scatter_all(source, self.work / "scatter", self.config["seed"], pool))
         self.gather_facts()
 
+    def facts(self) -> dict[str, Any]:
+        """Return what is known of the corpus once it was read."""
+        return read_work(self.work / "corpus.json")["facts"]
+
     def gather_facts(self) -> None:
         """Join the counts of all shards; too many rejects stop the run here."""
-        stats = [json.loads(path.read_text(encoding="utf-8")) for path in (self.work / "scatter").glob("*/stats.json")]
+        shards = sorted((self.work / "scatter").glob("[0-9]*"))
+        stats = [read_work(shard / "stats.json")["stats"] for shard in shards]
         facts = _corpus_facts(stats)
         rejected = sum(facts["rejects"].values())
         records = facts["documents"] + rejected
-        if rejected > self.max_rejected * records:
-            listing = self.out / "rejects.jsonl"
-            with atomic_write(listing, "w", encoding="utf-8") as file:
-                for path in sorted((self.work / "scatter").glob("*/rejects.jsonl")):
-                    file.write(path.read_text(encoding="utf-8"))
-            shutil.rmtree(self.work)
-            reasons = ", ".join(f"{count} {reason}" for reason, count in facts["rejects"].items())
-            raise SplitError(
-                f"{rejected} of {records} records are unusable ({reasons}), more than "
-                f"max_rejected={self.max_rejected:g} allows: see {listing}, mend the corpus or raise max_rejected"
-            )
-        if not facts["documents"]:
-            raise SplitError("the corpus has no usable documents")
-        with atomic_write(self.work / "corpus.json", "w", encoding="utf-8") as file:
-            json.dump(facts, file)
+        if rejected > self.max_rejected * records or not facts["documents"]:
+            first = next((entry["first_reject"] for entry in stats if entry["first_reject"]), None)
+            self._refuse(shards, facts, first)
+        write_work(self.work / "corpus.json", {"facts": facts})
+
+    def _refuse(self, shards: list[Path], facts: dict[str, Any], first: dict[str, Any] | None) -> None:
+        """Say what is wrong with the corpus, list it all, and leave no work behind."""
+        rejected = sum(facts["rejects"].values())
+        if first is None:
+            self.folder.remove(".work")
+            raise SplitError("the corpus has no usable documents: it is empty")
+        listing = self.out / "rejects.jsonl"
+        with atomic_write(listing, "w", encoding="utf-8") as file:
+            for shard in shards:
+                file.write((shard / "rejects.jsonl").read_text(encoding="utf-8"))
+        self.folder.remove(".work")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in facts["rejects"].items())
+        raise SplitError(
+            f"{rejected} of {facts['documents'] + rejected} records are unusable ({reasons}), more than "
+            f"max_rejected={self.max_rejected:g} allows. The first is {first['file']}, line {first['line']}: "
+            f"{first['reason']}{first['detail'] and ', ' + first['detail'][:200]}. See {listing}, mend the corpus or "
+            "raise max_rejected"
+        )
 
     def find_exact_duplicates(self) -> None:
         """Decide which documents repeat an id or a text, and how the key space is cut into units."""
-        facts = json.loads((self.work / "corpus.json").read_text(encoding="utf-8"))
+        facts = self.facts()
         runs = Runs(self.work / "scatter")
         exact = self.config["deduplicate"]["method"] is not None
         find_duplicates(runs, self.work / "drops", facts["documents"], exact=exact)
         if not (self.work / "units.json").is_file():
-            with atomic_write(self.work / "units.json", "w") as file:
-                json.dump(plan_units(runs.sizes()), file)
+            write_work(self.work / "units.json", {"units": plan_units(runs.sizes())})
 
     def find_near_duplicates(self, pool: WorkerPool | None = None) -> None:
         """Decide which documents stand too close to another one, where that was asked for."""
@@ -365,7 +387,7 @@ class SplitJob:
 
     def units(self) -> list[tuple[int, int]]:
         """Return the key ranges of the units."""
-        return [(low, high) for low, high in json.loads((self.work / "units.json").read_text())]
+        return [(low, high) for low, high in read_work(self.work / "units.json")["units"]]
 
     def tokenise(self, pool: WorkerPool, progress: _Progress | None = None) -> list[dict[str, Any]]:
         """Make the units in order, as many as the wanted tokens need."""
@@ -382,21 +404,27 @@ class SplitJob:
 
     def finish(self, stats: list[dict[str, Any]]) -> None:
         """Write the split and its manifest, then remove the working folder."""
-        facts = json.loads((self.work / "corpus.json").read_text(encoding="utf-8"))
+        facts = self.facts()
         units = [self.task.units / f"{number:06d}" for number in range(len(stats))]
-        assemble(self.out, self.work, units=units, stats=stats, config=self.config, corpus=facts)
-        shutil.rmtree(self.work)
+        assemble(self.folder, self.work, units=units, stats=stats, config=self.config, corpus=facts)
+        self._clear_away()
 
 
 def _scatter_all(
     documents: Source | Iterable[Any], directory: Path, seed: int, pool: WorkerPool
 ) -> Iterator[dict[str, Any]]:
-    directory.mkdir(exist_ok=True, parents=True)
     if isinstance(documents, Source):
         calls = ((documents, shard, directory / f"{i:06d}", seed) for i, shard in enumerate(documents.shards))
         yield from pool.map(scatter_shard, calls)
     else:
         yield scatter_iterable(documents, directory / "000000", seed)
+
+
+def _count_all(documents: Source | Iterable[Any], pool: WorkerPool) -> Iterator[dict[str, Any]]:
+    if isinstance(documents, Source):
+        yield from pool.map(count_shard, ((documents, shard) for shard in documents.shards))
+    else:
+        yield count_iterable(documents)
 
 
 def _corpus_facts(stats: list[dict[str, Any]]) -> dict[str, Any]:
@@ -427,7 +455,7 @@ class _Progress:
             return
         from tqdm import tqdm
 
-        total = json.loads((self.job.work / "corpus.json").read_text(encoding="utf-8"))["bytes"]
+        total = self.job.facts()["bytes"]
         n_tokens, start = 0, time.monotonic()
         with tqdm(total=total, unit="B", unit_scale=True, desc="tokenising") as bar:
             for entry in stats:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragscale._extras import require
@@ -16,6 +14,7 @@ from ragscale.passages import Document
 from ragscale.splitting._assemble import needed_units
 from ragscale.splitting._corpus import SplitJob
 from ragscale.splitting._order import scatter
+from ragscale.splitting._pieces import read_work
 from ragscale.splitting._sources import Reject
 from ragscale.splitting._split import Split
 from ragscale.splitting._units import make_unit
@@ -64,8 +63,8 @@ def datatrove_stages(reader: Any, out: str | os.PathLike[str], **settings: Any) 
         Run them one after the other, each with any number of tasks where it is parallel.
     """
     job = SplitJob.create(out, **settings)
-    job.out.mkdir(parents=True, exist_ok=True)
     job.prepare()
+    (job.work / "signatures").mkdir(exist_ok=True)
     steps = reader if isinstance(reader, list) else [reader]
     stages = [
         Stage("read", [*steps, _Scatter(job)], True),
@@ -117,11 +116,12 @@ def split_with_datatrove(
             return Split.load(job.out)
         logs = job.out / ".logs"
         if not (job.work / "config.json").is_file():
-            shutil.rmtree(logs, ignore_errors=True)
+            job.prepare()
+            job.folder.remove(".logs")
         for number, stage in enumerate(datatrove_stages(reader, out, **settings)):
             folder = logs / f"{number}-{stage.name.replace(' ', '-')}"
             executor(pipeline=stage.pipeline, tasks=tasks if stage.parallel else 1, logging_dir=str(folder)).run()
-    shutil.rmtree(logs)
+    shutil.rmtree(logs, ignore_errors=True)
     return Split.load(job.out)
 
 
@@ -199,5 +199,5 @@ class _Finish(_Step):
 
     def work(self, job: SplitJob, data: Any, rank: int, world_size: int) -> None:
         folders = [job.task.units / f"{number:06d}" for number in range(len(job.units()))]
-        stats = (json.loads(Path(folder / "stats.json").read_text(encoding="utf-8")) for folder in folders)
+        stats = (read_work(folder / "stats.json")["stats"] for folder in folders)
         job.finish(needed_units(stats, job.enough_tokens()))

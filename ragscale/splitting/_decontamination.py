@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ragscale._files import atomic_write
-from ragscale.errors import ConfigError
-from ragscale.splitting._sources import open_binary
+from ragscale._files import atomic_write, check_fields, load_json, parse_json
+from ragscale.errors import ConfigError, SplitError
+from ragscale.splitting._opening import LineTooLong, read_lines
 
 _WORD = re.compile(r"\w+")
 _BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -96,13 +96,14 @@ def _texts(examples: Iterable[Any]) -> Iterable[str]:
 
 
 def _read_questions(path: Path) -> Iterable[tuple[str, str]]:
-    with open_binary(path) as file:
-        for line, raw in enumerate(file, 1):
-            if raw.strip():
-                row = json.loads(raw)
-                if not isinstance(row.get("question"), str):
-                    raise ConfigError(f"{path}, line {line}: no field 'question' with text")
-                yield str(row.get("task") or path.name.split(".")[0]), row["question"]
+    for line, raw in read_lines(path):
+        if isinstance(raw, LineTooLong):
+            raise ConfigError(f"{path}, line {line}: {raw}")
+        if raw.strip():
+            row = parse_json(raw, name=f"{path}, line {line}", error=ConfigError)
+            if not isinstance(row, dict) or not isinstance(row.get("question"), str):
+                raise ConfigError(f"{path}, line {line}: no field 'question' with text")
+            yield str(row.get("task") or path.name.split(".")[0]), row["question"]
 
 
 class NgramIndex:
@@ -165,5 +166,6 @@ class NgramIndex:
     @classmethod
     def load(cls, path: Path) -> NgramIndex:
         """Read what `save` wrote."""
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = load_json(path, error=SplitError)
+        check_fields(value, {"tasks": dict, "n": int, "action": str}, name=str(path), error=SplitError)
         return cls(value["tasks"], value["n"], value["action"])

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragscale.splitting._order import INDEX, Runs, sort_order, unpack
+from ragscale.splitting._pieces import read_work
 
 DOCUMENTS_PER_RANGE = 1 << 20
 SAME_ID, SAME_TEXT, NEAR_TEXT = 1, 2, 3
@@ -106,7 +107,7 @@ def _list_same_ids(file: Path, runs: list[Path], run: NDArray[np.int64], rows: N
             with open(path.with_suffix(".data"), "rb") as data:
                 data.seek(int(row["offset"]))
                 document = unpack(data.read(int(row["length"])))
-            shard = json.loads((path.parent / "stats.json").read_text(encoding="utf-8"))["name"]
+            shard = read_work(path.parent / "stats.json")["stats"]["name"]
             entry = {"file": shard, "line": int(row["line"]), "reason": REASONS[SAME_ID], "detail": document.id}
             listing.write(json.dumps(entry) + "\n")
 

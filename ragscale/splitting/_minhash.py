@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragscale._extras import require
+from ragscale._files import disk_errors
 from ragscale.splitting._decontamination import words
 from ragscale.splitting._duplicates import DROP, NEAR_TEXT, Drops, same_as_before, survivors
 from ragscale.splitting._order import Runs, unpack
+from ragscale.splitting._pieces import finish_piece, finished_piece, piece
 from ragscale.splitting._workers import WorkerPool
 
 SHINGLE_WORDS = 5
@@ -55,20 +57,18 @@ def signature(text: str) -> Any:
 def make_signatures(work: Path, number: int, low: int, high: int) -> None:
     """Write keys and signatures of the documents of one unit that no exact duplicate stands for."""
     target = work / "signatures" / f"{number:06d}"
-    if target.is_dir():
+    if finished_piece(target) is not None:
         return
-    temporary = target.with_name(target.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    rows, packed = Runs(work / "scatter").documents(low, high)
-    reasons = survivors(rows, Drops(work / "drops").between(low, high))
-    with open(temporary / "signatures", "wb") as file:
-        for data, reason in zip(packed, reasons.tolist(), strict=True):
-            if not reason:
-                signature(unpack(data).text).hashvalues.astype("<u8").tofile(file)
-    kept = rows[reasons == 0]
-    np.column_stack([kept["key"], kept["key_low"]]).astype("<u8").tofile(temporary / "keys")
-    os.replace(temporary, target)
+    with piece(target) as temporary, disk_errors(target):
+        rows, packed = Runs(work / "scatter").documents(low, high)
+        reasons = survivors(rows, Drops(work / "drops").between(low, high))
+        with open(temporary / "signatures", "wb") as file:
+            for data, reason in zip(packed, reasons.tolist(), strict=True):
+                if not reason:
+                    signature(unpack(data).text).hashvalues.astype("<u8").tofile(file)
+        kept = rows[reasons == 0]
+        np.column_stack([kept["key"], kept["key_low"]]).astype("<u8").tofile(temporary / "keys")
+        finish_piece(temporary, {"documents": len(kept)})
 
 
 def find_near_duplicates(work: Path, units: list[tuple[int, int]], threshold: float, pool: WorkerPool) -> None:
@@ -76,11 +76,12 @@ def find_near_duplicates(work: Path, units: list[tuple[int, int]], threshold: fl
     target = work / "near"
     if target.is_dir():
         return
+    (work / "signatures").mkdir(exist_ok=True)
     for _ in pool.map(make_signatures, ((work, number, low, high) for number, (low, high) in enumerate(units))):
         pass
-    folders = sorted((work / "signatures").iterdir())
-    tables = _Signatures([folder / "signatures" for folder in folders if folder.suffix != ".tmp"])
-    keys = [np.fromfile(folder / "keys", dtype="<u8").reshape(-1, 2) for folder in folders if folder.suffix != ".tmp"]
+    folders = [work / "signatures" / f"{number:06d}" for number in range(len(units))]
+    tables = _Signatures([folder / "signatures" for folder in folders])
+    keys = [np.fromfile(folder / "keys", dtype="<u8").reshape(-1, 2) for folder in folders]
     cluster = clusters(tables, threshold)
     late = np.flatnonzero(cluster != np.arange(len(tables)))
     joined = np.concatenate([np.empty((0, 2), "<u8"), *keys])[late]
@@ -92,7 +93,7 @@ def find_near_duplicates(work: Path, units: list[tuple[int, int]], threshold: fl
     (temporary / "bits").write_text("0")
     drops.tofile(temporary / "00000.drops")
     os.replace(temporary, target)
-    shutil.rmtree(work / "signatures")
+    shutil.rmtree(work / "signatures", ignore_errors=True)
 
 
 class _Signatures:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ragscale._files import disk_errors
+from ragscale.errors import SplitError
 from ragscale.passages import Document
+from ragscale.splitting._pieces import START_ANEW, finish_piece, finished_piece, piece
 from ragscale.splitting._sources import Reject, Source, check_document, iterate_records
 
 RUN_BYTES = 16 << 20
@@ -57,47 +58,53 @@ def scatter(records: Iterable[tuple[int, Document | Reject]], name: str, directo
     dict
         Counts of documents, bytes and rejects, and the shard's fingerprint (independent of the order of documents).
     """
-    finished = directory / "stats.json"
-    if finished.is_file():
-        return json.loads(finished.read_text(encoding="utf-8"))
-    temporary = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    run: list[tuple[bytes, bytes, bytes, int]] = []
-    n_documents = n_bytes = n_runs = pending = fingerprint = 0
+    known = finished_piece(directory)
+    if known is not None:
+        return known
+    with piece(directory) as temporary:
+        writer = _Runs(temporary, seed)
+        with open(temporary / "rejects.jsonl", "w", encoding="utf-8") as rejects:
+            stats = count(records, name, writer.add, rejects)
+        writer.close()
+        finish_piece(temporary, stats)
+    return stats
+
+
+def count(
+    records: Iterable[tuple[int, Document | Reject]],
+    name: str,
+    add: Callable[[Document, bytes, int], None] | None = None,
+    rejects: IO[str] | None = None,
+) -> dict[str, Any]:
+    """Read a shard and return its counts; hand each usable document, packed and with its line, to ``add``."""
+    n_documents = n_bytes = fingerprint = 0
     reasons: dict[str, int] = {}
-    with open(temporary / "rejects.jsonl", "w", encoding="utf-8") as rejects:
-        for line, record in records:
-            reject = record if isinstance(record, Reject) else check_document(record, name, line)
-            if reject is not None:
-                reasons[reject.reason] = reasons.get(reject.reason, 0) + 1
-                row = {"file": reject.file, "line": reject.line, "reason": reject.reason, "detail": reject.detail}
-                rejects.write(json.dumps(row) + "\n")
-                continue
-            assert isinstance(record, Document)
-            data = pack(record)
-            fingerprint += int.from_bytes(hashlib.blake2b(data, digest_size=16).digest(), "big")
-            run.append((document_key(record.id, seed), text_digest(record.text), data, line))
-            n_documents += 1
-            n_bytes += len(data)
-            pending += len(data)
-            if pending >= RUN_BYTES:
-                _write_run(temporary, n_runs, run)
-                n_runs, pending = n_runs + 1, 0
-                run.clear()
-    if run:
-        _write_run(temporary, n_runs, run)
-    stats = {
+    first: dict[str, Any] | None = None
+    for line, record in records:
+        reject = record if isinstance(record, Reject) else check_document(record, name, line)
+        if reject is not None:
+            reasons[reject.reason] = reasons.get(reject.reason, 0) + 1
+            row = {"file": reject.file, "line": reject.line, "reason": reject.reason, "detail": reject.detail}
+            first = first or row
+            if rejects is not None:
+                with disk_errors(rejects.name):
+                    rejects.write(json.dumps(row) + "\n")
+            continue
+        assert isinstance(record, Document)
+        data = pack(record)
+        fingerprint += int.from_bytes(hashlib.blake2b(data, digest_size=16).digest(), "big")
+        n_documents += 1
+        n_bytes += len(data)
+        if add is not None:
+            add(record, data, line)
+    return {
         "name": name,
         "documents": n_documents,
         "bytes": n_bytes,
         "rejects": reasons,
+        "first_reject": first,
         "fingerprint": f"{fingerprint % 2**128:032x}",
     }
-    (temporary / "stats.json").write_text(json.dumps(stats), encoding="utf-8")
-    shutil.rmtree(directory, ignore_errors=True)
-    os.replace(temporary, directory)
-    return stats
 
 
 def scatter_shard(source: Source, shard: str, directory: Path, seed: int) -> dict[str, Any]:
@@ -108,6 +115,16 @@ def scatter_shard(source: Source, shard: str, directory: Path, seed: int) -> dic
 def scatter_iterable(documents: Iterable[Any], directory: Path, seed: int) -> dict[str, Any]:
     """Scatter any iterable as one shard."""
     return scatter(iterate_records(documents), "<documents>", directory, seed)
+
+
+def count_shard(source: Source, shard: str) -> dict[str, Any]:
+    """Count one shard of a source and write nothing."""
+    return count(source.records(shard), shard)
+
+
+def count_iterable(documents: Iterable[Any]) -> dict[str, Any]:
+    """Count any iterable as one shard and write nothing."""
+    return count(iterate_records(documents), "<documents>")
 
 
 def pack(document: Document) -> bytes:
@@ -125,6 +142,28 @@ def unpack(data: bytes | memoryview) -> Document:
         at += length
     id, title, source, text = parts
     return Document(id, text, title, source)
+
+
+class _Runs:
+    """Gathers documents and writes them as runs of about `RUN_BYTES`."""
+
+    def __init__(self, directory: Path, seed: int) -> None:
+        self.directory, self.seed = directory, seed
+        self._run: list[tuple[bytes, bytes, bytes, int]] = []
+        self._pending = self._number = 0
+
+    def add(self, document: Document, data: bytes, line: int) -> None:
+        self._run.append((document_key(document.id, self.seed), text_digest(document.text), data, line))
+        self._pending += len(data)
+        if self._pending >= RUN_BYTES:
+            self.close()
+
+    def close(self) -> None:
+        if self._run:
+            with disk_errors(self.directory):
+                _write_run(self.directory, self._number, self._run)
+        self._number, self._pending = self._number + 1, 0
+        self._run.clear()
 
 
 def _write_run(directory: Path, number: int, run: list[tuple[bytes, bytes, bytes, int]]) -> None:
@@ -145,7 +184,7 @@ class Runs:
     """All runs of a corpus, read by ranges of keys (fractions of the key space in units of 2**-64)."""
 
     def __init__(self, directory: Path) -> None:
-        self.indexes = sorted(directory.glob("*/run-*.index"))
+        self.indexes = sorted(directory.glob("[0-9]*/run-*.index"))
 
     def sizes(self, bits: int = BUCKET_BITS) -> NDArray[np.int64]:
         """Return the bytes of documents in each of the ``2**bits`` equal ranges of keys."""
@@ -174,6 +213,8 @@ class Runs:
             with open(path.with_suffix(".data"), "rb") as file:
                 file.seek(start)
                 block = memoryview(file.read(stop - start))
+            if len(block) != stop - start:
+                raise SplitError(f"{path.with_suffix('.data')} is damaged, it is too short: {START_ANEW}")
             rows.append(part)
             data += [
                 bytes(block[offset - start : offset - start + length])

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ragscale._extras import require
+from ragscale._files import damaged
 from ragscale.errors import ConfigError, SplitError
 from ragscale.passages import Document
+from ragscale.splitting._opening import MAX_LINE_BYTES, LineTooLong, open_binary, read_lines
 
+_WRAP = {
+    str: '; wrap each text, ragscale.Document("its id", text)',
+    dict: "; make each one a ragscale.Document(id=..., text=...), or give a file of them to read_jsonl",
+}
+_BATCH_BYTES = 16 << 20
+_LONGEST_NAME = 255
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst", ".ndjson", ".json")
 TEXT_SUFFIXES = (".txt", ".md")
 
@@ -55,10 +61,7 @@ class Source:
         yield from self.read(shard, **self.options)
 
     def __iter__(self) -> Iterator[Document]:
-        for shard in self.shards:
-            for _, record in self.records(shard):
-                if isinstance(record, Document):
-                    yield record
+        return _only_documents(record for shard in self.shards for _, record in self.records(shard))
 
     def fingerprint(self) -> str:
         """Tell whether the files are still the same, by name, size and time of change."""
@@ -76,14 +79,16 @@ def read_jsonl(
     id: str = "id",
     title: str = "title",
     source: str = "source",
+    max_line_bytes: int = MAX_LINE_BYTES,
 ) -> Source:
     """Read JSON Lines, plain, ``.gz`` or ``.zst``: one object a line, whose fields the keywords name.
 
-    A record without an id takes the digest of its text as id. A folder means all its JSON Lines files.
+    A record without an id takes the digest of its text as id. A folder means all its JSON Lines files. A line of more
+    than ``max_line_bytes`` is rejected unread, so that a small compressed file cannot fill the memory. A file that
+    cannot be read to its end is a SplitError.
     """
-    return Source(
-        _files(paths, JSONL_SUFFIXES), _read_jsonl, {"text": text, "id": id, "title": title, "source": source}
-    )
+    options = {"text": text, "id": id, "title": title, "source": source, "max_line_bytes": max_line_bytes}
+    return Source(_files(paths, JSONL_SUFFIXES), _read_jsonl, options)
 
 
 def read_parquet(
@@ -162,43 +167,42 @@ def _source_by_suffix(paths: list[Path]) -> Source:
 def _files(paths: Any, suffixes: tuple[str, ...]) -> tuple[str, ...]:
     found: list[str] = []
     for path in map(Path, [paths] if isinstance(paths, str | os.PathLike) else paths):
+        if len(os.fsencode(path.name)) > _LONGEST_NAME:
+            raise ConfigError(
+                f"{str(path)[:80]!r}... is no path, it is too long: if these are texts, wrap each one, "
+                'ragscale.Document("its id", text)'
+            )
         if path.is_dir():
             found += sorted(str(file) for file in path.rglob("*") if file.is_file() and file.name.endswith(suffixes))
         elif path.is_file():
             found.append(str(path))
         else:
-            raise ConfigError(f"no such file or folder: {path}")
+            raise ConfigError(
+                f"no such file or folder: {str(path)[:200]!r}. Strings are paths: if these are texts, wrap each one, "
+                'ragscale.Document("its id", text)'
+            )
     if not found:
         raise ConfigError(f"no files ending in {', '.join(suffixes)} in {paths}")
     return tuple(found)
 
 
-def open_binary(path: str | os.PathLike[str]) -> io.BufferedReader | Any:
-    """Open a file for reading bytes, decompressing ``.gz`` and ``.zst``."""
-    path = os.fspath(path)
-    if path.endswith(".gz"):
-        return gzip.open(path, "rb")
-    if path.endswith(".zst"):
-        zstandard = require("zstandard", "split")
-        reader = zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(
-            open(path, "rb"),  # noqa: SIM115 - closed by the reader
-            read_across_frames=True,
-        )
-        return io.BufferedReader(reader, 1 << 20)
-    return open(path, "rb")
+def _read_jsonl(shard: str, max_line_bytes: int, **fields: str) -> Iterator[tuple[int, Document | Reject]]:
+    for line, raw in read_lines(shard, max_line_bytes):
+        if isinstance(raw, LineTooLong):
+            yield line, Reject(shard, line, "line too long", str(raw))
+        elif raw.strip():
+            record = _json_document(shard, line, raw, fields)
+            if isinstance(record, Reject) and _is_torn(record) and not raw.endswith(b"\n"):
+                raise SplitError(
+                    f"{shard} ends in the middle of line {line} ({record.detail}): if it was cut short, copy or "
+                    "download it again; if the line is wrong as it stands, mend or remove it"
+                )
+            yield line, record
 
 
-def _read_jsonl(shard: str, **fields: str) -> Iterator[tuple[int, Document | Reject]]:
-    line = 0
-    try:
-        with open_binary(shard) as file:
-            for line, raw in enumerate(file, 1):
-                if raw.strip():
-                    yield line, _json_document(shard, line, raw, fields)
-    except (OSError, EOFError, require("zstandard", "split").ZstdError) as error:
-        if not os.access(shard, os.R_OK):
-            raise
-        yield line + 1, Reject(shard, line + 1, "damaged file", f"cannot be read beyond this line: {error}")
+def _is_torn(reject: Reject) -> bool:
+    """Tell whether the end of a line may be missing."""
+    return reject.reason in ("broken JSON", "wrong encoding") and not reject.detail.startswith("expected an object")
 
 
 def _json_document(shard: str, line: int, raw: bytes, fields: dict[str, str]) -> Document | Reject:
@@ -228,21 +232,30 @@ def _document(shard: str, line: int, record: dict[str, Any], fields: dict[str, s
 
 def _read_parquet(shard: str, **fields: str) -> Iterator[tuple[int, Document | Reject]]:
     parquet = require("pyarrow.parquet", "parquet")
-    with parquet.ParquetFile(shard) as file:
+    with damaged(shard, SplitError), parquet.ParquetFile(shard, page_checksum_verification=True) as file:
         columns = [column for column in dict.fromkeys(fields.values()) if column in file.schema_arrow.names]
         if fields["text"] not in columns:
             raise SplitError(f"{shard} has no column {fields['text']!r}; it has {file.schema_arrow.names}")
+        sizes = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
+        largest = max((group.total_byte_size // max(group.num_rows, 1) for group in sizes), default=1)
         line = 0
-        for batch in file.iter_batches(batch_size=256, columns=columns):
+        for batch in file.iter_batches(batch_size=min(max(_BATCH_BYTES // max(largest, 1), 1), 256), columns=columns):
             for record in batch.to_pylist():
                 line += 1
                 yield line, _document(shard, line, record, fields)
+        if line != file.metadata.num_rows:
+            raise SplitError(f"{shard} is damaged: it gave {line} of its {file.metadata.num_rows} rows")
 
 
 def _read_text(shard: str, root: str | None) -> Iterator[tuple[int, Document | Reject]]:
     name = os.path.relpath(shard, root) if root else shard
+    with open_binary(shard) as file:
+        data = file.read(MAX_LINE_BYTES + 1)
+    if len(data) > MAX_LINE_BYTES:
+        yield 1, Reject(shard, 1, "file too long", f"more than {MAX_LINE_BYTES:,} bytes")
+        return
     try:
-        yield 1, Document(name.replace(os.sep, "/"), Path(shard).read_bytes().decode("utf-8"))
+        yield 1, Document(name.replace(os.sep, "/"), data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         yield 1, Reject(shard, 1, "wrong encoding", str(error))
 
@@ -253,15 +266,24 @@ def _read_datatrove(
     import numpy as np
 
     backend = require("tokenizers", "split").Tokenizer.from_str(tokenizer)
-    eos_id = backend.token_to_id(eos_token)
-    ends = np.fromfile(shard + ".index", dtype="<u8")
-    size = token_size or (os.path.getsize(shard) // int(ends[-1]) if len(ends) else 2)
+    eos_id, vocab_size = backend.token_to_id(eos_token), 1 + max(backend.get_vocab().values())
+    if not os.path.isfile(shard + ".index"):
+        raise SplitError(f"{shard} has no index beside it: {shard}.index is missing")
+    with damaged(shard + ".index", SplitError):
+        ends = np.fromfile(shard + ".index", dtype="<u8")
+        if os.path.getsize(shard + ".index") % 8 or np.any(ends[1:] < ends[:-1]):
+            raise SplitError(f"{shard}.index is damaged: it does not hold rising 64-bit numbers")
+    size = token_size or (os.path.getsize(shard) // int(ends[-1]) if len(ends) and ends[-1] else 2)
     if size not in (2, 4) or (len(ends) and os.path.getsize(shard) != size * int(ends[-1])):
-        raise SplitError(f"{shard} and its index disagree: {os.path.getsize(shard)} bytes, {ends[-1]} tokens")
+        raise SplitError(
+            f"{shard} and its index disagree: {os.path.getsize(shard)} bytes, {ends[-1] if len(ends) else 0} tokens"
+        )
     tokens = np.memmap(shard, dtype=f"<u{size}", mode="r") if len(ends) else np.empty(0, "<u2")
     for number, (start, end) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
         ids = tokens[start:end]
         ids = ids[:-1] if len(ids) and ids[-1] == eos_id else ids
+        if len(ids) and int(ids.max()) >= vocab_size:
+            raise SplitError(f"{shard} holds token {ids.max()}, which is not one of the tokenizer's {vocab_size}")
         text = backend.decode(ids.tolist(), skip_special_tokens=False)
         yield number + 1, Document(f"{Path(shard).name}:{number}", text, source=Path(shard).name)
 
@@ -276,24 +298,64 @@ class _HuggingFace:
     fields: dict[str, str]
 
     def _open(self) -> Any:
-        datasets = require("datasets", "all")
         if not isinstance(self.dataset, str | os.PathLike):
-            return self.dataset
-        path = Path(self.dataset)
-        if path.is_dir() and ((path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file()):
-            loaded = datasets.load_from_disk(str(path))
-            return loaded[self.split] if isinstance(loaded, datasets.DatasetDict) else loaded
-        return datasets.load_dataset(str(self.dataset), self.name, split=self.split, streaming=True)
+            return self._part(self.dataset)
+        datasets, path = require("datasets", "all"), Path(self.dataset)
+        try:
+            if path.is_dir() and ((path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file()):
+                return self._part(datasets.load_from_disk(str(path)))
+            return datasets.load_dataset(str(self.dataset), self.name, split=self.split, streaming=True)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(
+                f"the data set {str(self.dataset)!r} cannot be read: {type(error).__name__}: {error}"
+            ) from error
+
+    def _part(self, loaded: Any) -> Any:
+        """Return one part of what may be several, as `load_dataset` without ``split`` gives them."""
+        if not isinstance(loaded, Mapping):
+            return loaded
+        if self.split not in loaded:
+            raise ConfigError(
+                f"the data set has no part {self.split!r}: choose with split= one of {', '.join(map(repr, loaded))}"
+            )
+        return loaded[self.split]
 
     def records(self) -> Iterator[tuple[int, Document | Reject]]:
         label = str(self.dataset) if isinstance(self.dataset, str | os.PathLike) else type(self.dataset).__name__
-        for line, record in enumerate(self._open(), 1):
-            yield line, _document(label, line, record, self.fields)
+        loaded = self._open()
+        if isinstance(self.dataset, str | os.PathLike):
+            with damaged(label, SplitError):
+                yield from self._documents(label, loaded)
+        else:
+            yield from self._documents(label, loaded)
+
+    def _documents(self, label: str, loaded: Any) -> Iterator[tuple[int, Document | Reject]]:
+        for line, record in enumerate(loaded, 1):
+            if not isinstance(record, Mapping):
+                raise ConfigError(f"row {line} of the data set is {type(record).__name__}, expected fields by name")
+            yield line, _document(label, line, dict(record), self.fields)
 
     def __iter__(self) -> Iterator[Document]:
-        for _, record in self.records():
-            if isinstance(record, Document):
-                yield record
+        return _only_documents(record for _, record in self.records())
+
+
+def _only_documents(records: Iterable[Document | Reject]) -> Iterator[Document]:
+    """Yield the documents; if there is none because all were rejected, raise and quote the first."""
+    first: Reject | None = None
+    found = False
+    for record in records:
+        if isinstance(record, Document):
+            found = True
+            yield record
+        else:
+            first = first or record
+    if first is not None and not found:
+        raise SplitError(
+            f"no record can be read as a document. The first is {first.file}, line {first.line}: {first.reason}, "
+            f"{first.detail}"
+        )
 
 
 def iterate_records(documents: Iterable[Any]) -> Iterator[tuple[int, Document | Reject]]:
@@ -303,8 +365,10 @@ def iterate_records(documents: Iterable[Any]) -> Iterator[tuple[int, Document | 
         return
     for line, record in enumerate(documents, 1):
         if not isinstance(record, Document | Reject):
+            how = _WRAP.get(type(record), "")
             raise ConfigError(
-                f"documents must give ragscale.Document, item {line} is {type(record).__name__}: {str(record)[:80]!r}"
+                f"documents must give ragscale.Document, item {line} is {type(record).__name__}: "
+                f"{str(record)[:80]!r}{how}"
             )
         yield line, record
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ragscale._counts import as_counts, whole_or_same
-from ragscale._files import read_json, value_digest
+from ragscale._files import check_digest, check_size, read_json, value_digest
 from ragscale.errors import SplitError
 from ragscale.passages import Document
 from ragscale.splitting._assemble import SCHEMA, VERSION, read_documents
@@ -26,6 +26,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from ragscale.splitting._audit import AuditReport
+
+
+_FIELDS = {
+    "digest": str,
+    "seed": int,
+    "n_tokens": int,
+    "n_documents": int,
+    "validation": dict,
+    "passages": dict,
+    "tokenizer": dict,
+    "corpus": dict,
+    "settings": dict,
+    "contamination": dict,
+    "files": dict,
+}
 
 
 class Split:
@@ -48,12 +63,13 @@ class Split:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Split:
-        """Open a split.
+        """Open a split; every file has its length checked now, and its digest when it is first read.
 
         Raises
         ------
         SplitError
-            When there is none, it is unfinished, or its manifest was changed.
+            When there is none, it is unfinished, its manifest was changed, or files are missing or cut short; the
+            message lists all of them.
         """
         path = Path(path)
         if not (path / "manifest.json").is_file():
@@ -66,10 +82,12 @@ class Split:
                     else "no manifest.json"
                 )
             )
-        manifest = read_json(path / "manifest.json", schema=SCHEMA, version=VERSION)
+        name = path / "manifest.json"
+        manifest = read_json(name, schema=SCHEMA, version=VERSION, error=SplitError, fields=_FIELDS)
         content = {k: v for k, v in manifest.items() if k not in ("schema", "schema_version", "digest")}
         if value_digest(content) != manifest["digest"]:
-            raise SplitError(f"{path / 'manifest.json'} does not match its own digest: it was changed or damaged")
+            raise SplitError(f"{name} does not match its own digest: it was changed or damaged")
+        _check_files(path, manifest["files"])
         tokenizer = SplitTokenizer.load(path / "tokenizer")
         if tokenizer.digest != manifest["tokenizer"]["digest"]:
             raise SplitError(f"the tokenizer in {path / 'tokenizer'} is not the one that made this split")
@@ -150,13 +168,23 @@ class Split:
         directory = self.path / part
         return TokenStream(
             [(directory / f"{number:05d}.bin", size) for number, size in enumerate(sizes)],
-            length,
+            digests=self._digests(part),
+            length=length,
             dtype=dtype,
             offsets=directory / "offsets.bin",
             digest=value_digest([self.digest, part, length]),
             eos_id=self.eos_id,
             vocab_size=self.vocab_size,
         )
+
+    def _digests(self, part: str) -> dict[str, str]:
+        """Return {path: SHA-256} of the files of one part."""
+        files = self.manifest["files"].items()
+        return {str(self.path / name): entry["sha256"] for name, entry in files if name.startswith(f"{part}/")}
+
+    def _rows_of(self, name: str) -> Iterator[dict[str, Any]]:
+        check_digest(self.path / name, self.manifest["files"][name]["sha256"], error=SplitError)
+        return read_documents(self.path / name)
 
     def store(self, R: int, *, D: int = 0, allow_overlap: bool = False) -> Store:
         """Return the suffix of the permutation as passages: the longest list with at most R unique tokens.
@@ -183,11 +211,11 @@ class Split:
                 f"the split, so the store would hold text that was trained on: ask for at most "
                 f"R={self.n_tokens - D:,}, or pass allow_overlap=True"
             )
-        passages = Passages(self.path / "passages")
+        passages = Passages(self.path / "passages", digests=self._digests("passages"))
         n, unique, tokens = passages.prefix(R)
         return Store(
             R=R,
-            passages=Passages(self.path / "passages", 0, n),
+            passages=passages.first(n),
             n_tokens=unique,
             n_passage_tokens=tokens,
             overlap_tokens=max(0, D + unique - self.n_tokens),
@@ -238,8 +266,7 @@ class Split:
 
     def document_rows(self, part: str = "pool") -> Iterator[dict[str, Any]]:
         """Yield id, title, source and n_tokens of the documents of the ``"pool"`` or ``"validation"``, in order."""
-        directory = {"pool": self.path, "validation": self.path / "validation"}[part]
-        return read_documents(directory / "documents.jsonl.zst")
+        return self._rows_of({"pool": "", "validation": "validation/"}[part] + "documents.jsonl.zst")
 
     def contamination(self) -> pd.DataFrame:
         """Return one row per evaluation task: its questions, how many were too short to check, how many had hits."""
@@ -249,7 +276,7 @@ class Split:
 
     def contaminated_documents(self) -> pd.DataFrame:
         """Return one row per document and task with a hit: which questions, and how many of their n-grams."""
-        rows = read_documents(self.path / "contaminated.jsonl.zst")
+        rows = self._rows_of("contaminated.jsonl.zst")
         return pd.DataFrame(list(rows), columns=["id", "task", "questions"])
 
     def audit(self, **options: Any) -> AuditReport:
@@ -289,3 +316,16 @@ class Split:
         line = " · ".join(f"{name}: {html.escape(str(value))}" for name, value in facts.items())
         table = self.describe().to_html(na_rep="", border=0, justify="left")
         return f"<p><b>Split</b> <code>{html.escape(str(self.path))}</code><br>{line}</p>{table}"
+
+
+def _check_files(path: Path, files: dict[str, Any]) -> None:
+    problems = []
+    for name, entry in files.items():
+        try:
+            check_size(path / name, entry["bytes"], error=SplitError)
+        except SplitError as error:
+            problems.append(str(error))
+        if name.startswith("tokenizer/") and not problems:
+            check_digest(path / name, entry["sha256"], error=SplitError)
+    if problems:
+        raise SplitError("; ".join(problems) + ": copy the split anew, or split the corpus again")

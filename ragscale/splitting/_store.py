@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragscale._extras import require
+from ragscale._files import check_digest
+from ragscale.errors import SplitError
 from ragscale.passages import Passage
 from ragscale.splitting._assemble import POOL_FRAME
 from ragscale.splitting._units import ROW
@@ -27,8 +29,11 @@ class Passages(Sequence[Passage]):
     nothing more, and a prefix of the list is a prefix of the files.
     """
 
-    def __init__(self, directory: Path, start: int = 0, stop: int | None = None) -> None:
-        self._directory = directory
+    def __init__(
+        self, directory: Path, start: int = 0, stop: int | None = None, *, digests: Mapping[str, str] | None = None
+    ) -> None:
+        self._directory, self._digests = directory, dict(digests or {})
+        self._check("frames.bin", "rows.bin")
         self._frames = np.fromfile(directory / "frames.bin", dtype=POOL_FRAME)
         self._total = int(self._frames["first_row"][-1] + self._frames["rows"][-1]) if len(self._frames) else 0
         self._start, self._stop = start, self._total if stop is None else stop
@@ -45,13 +50,25 @@ class Passages(Sequence[Passage]):
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step == 1:
-                return Passages(self._directory, self._start + start, self._start + max(start, stop))
+                return self._part(self._start + start, self._start + max(start, stop))
             return [self[i] for i in range(start, stop, step)]
         if not -len(self) <= index < len(self):
             raise IndexError(f"passage {index} of {len(self)}")
         row = self._start + index % len(self)
         frame = int(np.searchsorted(self._frames["first_row"], row, side="right")) - 1
         return _passage(self._lines(frame)[row - int(self._frames["first_row"][frame])])
+
+    def first(self, n: int) -> Passages:
+        """Return the first n passages as a view."""
+        return self._part(self._start, self._start + n)
+
+    def _part(self, start: int, stop: int) -> Passages:
+        return Passages(self._directory, start, stop, digests=self._digests)
+
+    def _check(self, *names: str) -> None:
+        for path in (self._directory / name for name in names):
+            if str(path) in self._digests:
+                check_digest(path, self._digests[str(path)], error=SplitError)
 
     def __iter__(self) -> Iterator[Passage]:
         row = self._start
@@ -86,7 +103,9 @@ class Passages(Sequence[Passage]):
     def _lines(self, number: int) -> list[bytes]:
         if number not in self._cache:
             frame = self._frames[number]
-            with open(self._directory / f"{int(frame['shard']):05d}.jsonl.zst", "rb") as file:
+            name = f"{int(frame['shard']):05d}.jsonl.zst"
+            self._check(name)
+            with open(self._directory / name, "rb") as file:
                 file.seek(int(frame["offset"]))
                 data = file.read(int(frame["size"]))
             text = require("zstandard", "split").ZstdDecompressor().decompress(data)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ragscale._files import check_digest
 from ragscale.errors import SplitError
 
 
@@ -17,7 +18,8 @@ class TokenStream:
     """Tokens in one fixed order, array-like, with the places where documents start.
 
     Slices and integer arrays give NumPy arrays, an integer gives an int; ``len`` is exact. Shards are memory-mapped
-    when first read, in whichever process reads, so a stream can be sent to data-loader workers at no cost.
+    when first read, in whichever process reads, so a stream can be sent to data-loader workers at no cost; those of
+    a split are checked against their digests then.
 
     Attributes
     ----------
@@ -35,9 +37,11 @@ class TokenStream:
         dtype: str = "<u2",
         offsets: str | Path | ArrayLike | None = None,
         digest: str,
+        digests: Mapping[str, str] | None = None,
         eos_id: int | None = None,
         vocab_size: int | None = None,
     ) -> None:
+        self._digests = dict(digests or {})
         self._shards = [(shard if isinstance(shard, np.ndarray) else str(shard), int(n)) for shard, n in shards]
         self._ends = np.cumsum([0, *(n for _, n in self._shards)], dtype=np.int64)
         if length > self._ends[-1]:
@@ -120,7 +124,10 @@ class TokenStream:
         """Where documents start, (n_documents + 1,): the first is 0, the last is ``len``, even inside a document."""
         if self._offsets is None:
             return np.unique(np.array([0, self._length], dtype=np.int64))
-        offsets = np.memmap(self._offsets, dtype="<u8", mode="r") if isinstance(self._offsets, str | Path) else None
+        offsets = None
+        if isinstance(self._offsets, str | Path):
+            self._check(str(self._offsets))
+            offsets = np.memmap(self._offsets, dtype="<u8", mode="r")
         offsets = np.asarray(self._offsets) if offsets is None else offsets
         inside = offsets[: np.searchsorted(offsets, self._length, side="left")]
         return np.append(inside, self._length).astype(np.int64)
@@ -129,9 +136,14 @@ class TokenStream:
         if shard not in self._maps:
             source, n = self._shards[shard]
             if isinstance(source, str):
+                self._check(source)
                 source = np.memmap(source, dtype=self.dtype, mode="r", shape=(n,))
             self._maps[shard] = source
         return self._maps[shard]
+
+    def _check(self, path: str) -> None:
+        if path in self._digests:
+            check_digest(Path(path), self._digests[path], error=SplitError)
 
     def _range(self, start: int, stop: int) -> NDArray[Any]:
         if stop <= start:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragscale._extras import require
-from ragscale._files import atomic_write
-from ragscale.errors import ConfigError
+from ragscale._files import atomic_write, check_fields, damaged, load_json
+from ragscale.errors import ConfigError, SplitError
 from ragscale.passages import Document
 
 if TYPE_CHECKING:
@@ -63,8 +63,10 @@ class SplitTokenizer:
     @classmethod
     def load(cls, directory: Path) -> SplitTokenizer:
         """Read what `save` wrote."""
-        settings = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
-        return cls((directory / "tokenizer.json").read_text(encoding="utf-8"), settings["eos_token"])
+        settings = load_json(directory / "tokenizer_config.json", error=SplitError)
+        check_fields(settings, {"eos_token": str}, name=str(directory / "tokenizer_config.json"), error=SplitError)
+        with damaged(directory / "tokenizer.json", SplitError):
+            return cls((directory / "tokenizer.json").read_text(encoding="utf-8"), settings["eos_token"])
 
 
 def as_split_tokenizer(tokenizer: Any, eos_token: str | None = None) -> SplitTokenizer:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragscale._extras import require
+from ragscale._files import disk_errors
 from ragscale.passages import Document, cut_text, token_windows
 from ragscale.splitting._decontamination import NgramIndex
 from ragscale.splitting._duplicates import REASONS, SAME_ID, Drops, survivors
 from ragscale.splitting._order import Runs, unpack
+from ragscale.splitting._pieces import finish_piece, finished_piece, piece
 from ragscale.splitting._tokenizers import SplitTokenizer
 
 UNIT_BYTES = 16 << 20
@@ -68,15 +68,12 @@ def _tools(work: Path, digest: str) -> tuple[Any, int, NgramIndex | None]:
 def make_unit(task: UnitTask, number: int, low: int, high: int) -> dict[str, Any]:
     """Sort, filter and tokenise the documents with low <= key < high; returns the counts of the unit."""
     directory = task.units / f"{number:06d}"
-    if (directory / "stats.json").is_file():
-        return json.loads((directory / "stats.json").read_text(encoding="utf-8"))
-    temporary = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    stats = _UnitWriter(task, temporary).write(low, high)
-    (temporary / "stats.json").write_text(json.dumps(stats), encoding="utf-8")
-    shutil.rmtree(directory, ignore_errors=True)
-    os.replace(temporary, directory)
+    known = finished_piece(directory)
+    if known is not None:
+        return known
+    with piece(directory) as temporary, disk_errors(directory):
+        stats = _UnitWriter(task, temporary).write(low, high)
+        finish_piece(temporary, stats)
     return stats
 
 

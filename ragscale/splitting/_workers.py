@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -95,17 +97,35 @@ class WorkerPool:
 
 
 def serve() -> None:
-    """Answer calls until standard input closes; what the functions print goes to standard error."""
+    """Answer calls until standard input closes; what the functions print goes to standard error.
+
+    Standard input is listened to all the while: it closes when the parent dies, however it dies, and then this process
+    ends at once, in the middle of its work, so that a run that is started again meets nobody.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(calls,), daemon=True).start()
     while True:
-        try:
-            function, call = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
+        function, call = calls.get()
         try:
             answer: tuple[bool, Any] = True, function(*call)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again in the parent
             answer = False, error
         pickle.dump(answer, answers)
         answers.flush()
+
+
+def _listen(calls: queue.SimpleQueue[Any]) -> None:
+    while True:
+        try:
+            calls.put(pickle.load(sys.stdin.buffer))
+        except (EOFError, pickle.UnpicklingError):
+            os._exit(0)
+        except Exception as error:  # noqa: BLE001 - a function that cannot be imported here: the parent is told
+            calls.put((_raise, (error,)))
+
+
+def _raise(error: Exception) -> None:
+    raise error

@@ -142,7 +142,7 @@ def test_too_many_bad_records_stop_the_run_and_stay_listed(tokenizer, tmp_path):
 def test_a_damaged_archive_is_told_not_swallowed(documents, tokenizer, tmp_path):
     data = gzip.compress("".join(json.dumps(row) + "\n" for row in rows_of(documents)).encode())
     (tmp_path / "a.jsonl.gz").write_bytes(data[: len(data) // 2])
-    with pytest.raises(SplitError, match="damaged file"):
+    with pytest.raises(SplitError, match="is cut short"):
         rs.split_corpus(str(tmp_path / "a.jsonl.gz"), tmp_path / "s", tokenizer=tokenizer, max_rejected=0)
 
 
