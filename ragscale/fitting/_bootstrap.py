@@ -15,11 +15,13 @@ from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError, FitError, IdentifiabilityWarning
 from ragscale.fitting._experiments import clusters
+from ragscale.fitting._hit_rate import drawn
 from ragscale.fitting._own import Own, peek
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.laws._law import Theta
 from ragscale.fitting.solver._problem import Problem
 from ragscale.fitting.solver._varpro import Solution, refine
+from ragscale.results import HitRateDraws
 from ragscale.results._result import Result
 
 Kind = Literal["confidence", "prediction", "extrapolation"]
@@ -49,6 +51,8 @@ class Bootstrap(Result):
         What was resampled.
     confidence_level : float
         Level of `params` and `interval`.
+    hit_rate : HitRateDraws or None
+        Drawn curves h(R), one for each replicate, of a law that reads ``hit_rate``: its questions are a sample too.
     """
 
     fit: ManifoldFit
@@ -57,6 +61,7 @@ class Bootstrap(Result):
     objective: np.ndarray
     by: str | tuple[str, ...]
     confidence_level: float
+    hit_rate: HitRateDraws | None = None
 
     _picture: ClassVar[str] = "slices"
     schema: ClassVar[str] = "ragscale.bootstrap"
@@ -70,12 +75,16 @@ class Bootstrap(Result):
         """Number of replicates."""
         return len(self.objective)
 
-    def predict(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, **columns: ArrayLike) -> np.ndarray:
+    def predict(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, **columns: Any) -> np.ndarray:
         """Return the metric under every replicate, (n_resamples, ...) with the broadcast shape of the counts."""
         n, d, r = np.broadcast_arrays(*(np.asarray(count, dtype=float) for count in (N, D, R)))
         shape = (self.n_resamples, *([1] * n.ndim))
         theta = {name: values.reshape(shape) for name, values in self.theta.items()}
         extra = {name: values.reshape(shape) for name, values in self.link_values.items()}
+        if self.hit_rate is not None and "hit_rate" not in columns:
+            columns = {**columns, "hit_rate": self.hit_rate.shaped(shape)}
+        elif callable(self.fit.hit_rate) and "hit_rate" in self.fit.law.further_columns:
+            columns = {"hit_rate": self.fit.hit_rate, **columns}
         latent = self.fit.law.loss(n, d, r, _free_only(self.fit.law, theta), **columns)
         return np.asarray(self.fit.link.metric(latent, extra))
 
@@ -276,6 +285,7 @@ def bootstrap(
         objective=solution.value,
         by=by if isinstance(by, str) else tuple(by),
         confidence_level=confidence_level,
+        hit_rate=drawn(fit, n_resamples, generator),
     )
 
 

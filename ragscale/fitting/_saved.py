@@ -23,7 +23,8 @@ from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.laws._law import ScalingLaw, Theta
 from ragscale.fitting.solver._links import link_from_dict
 from ragscale.fitting.solver._objective import Objective
-from ragscale.results import HitRateCurve
+from ragscale.results import HitRateCurve, HitRateDraws
+from ragscale.results._hit_rate_shapes import make_shape
 from ragscale.results._result import decode, encode
 
 VERSION = 1
@@ -173,9 +174,12 @@ def save_bootstrap(path: str | os.PathLike[str], boot: Bootstrap) -> None:
         "parameters": list(boot.theta),
         "link_parameters": list(boot.link_values),
         "fit": fit_to_dict(boot.fit),
+        "hit_rate": None if boot.hit_rate is None else boot.hit_rate.shape.kind,
     }
     arrays = {f"theta_{name}": values for name, values in boot.theta.items()}
     arrays |= {f"link_{name}": values for name, values in boot.link_values.items()}
+    if boot.hit_rate is not None:
+        arrays |= {"hit_rate_rows": boot.hit_rate.rows, **boot.hit_rate.shape.arrays("hit_rate_")}
     text = np.frombuffer(json.dumps(head, ensure_ascii=False).encode(), dtype=np.uint8)
     with atomic_write(path) as file:
         np.savez(file, head=text, objective=boot.objective, **arrays)  # pyright: ignore[reportArgumentType]
@@ -211,4 +215,10 @@ def _bootstrap_from_arrays(stored: dict[str, np.ndarray]) -> Bootstrap:
         objective=stored["objective"],
         by=head["by"] if isinstance(head["by"], str) else tuple(head["by"]),
         confidence_level=head["confidence_level"],
+        hit_rate=_draws(stored, head["hit_rate"]) if head.get("hit_rate") else None,
     )
+
+
+def _draws(stored: dict[str, np.ndarray], kind: str) -> HitRateDraws:
+    stores, values, rows = (stored[f"hit_rate_{name}"] for name in ("stores", "values", "rows"))
+    return HitRateDraws(make_shape(kind, stores, values), rows)

@@ -7,6 +7,8 @@ from ._fits import residuals as residuals
 from ._fits import size_colours as size_colours
 from ._fits import slices as slices
 from ._fits import surface as surface
+from ._reading import plot_hit_rate as plot_hit_rate
+from ._reading import reading as reading
 from ._split import split_layout as split_layout
 from ._training import ladder as ladder
 from ._training import loss_curves as loss_curves

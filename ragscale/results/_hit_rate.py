@@ -181,9 +181,16 @@ class HitRateDraws:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def shaped(self, shape: tuple[int, ...]) -> HitRateDraws:
+        """Return the draws with their rows in another shape, (S, 1, 1) against R of two dimensions."""
+        return HitRateDraws(self.shape, self.rows.reshape(shape))
+
     def with_first(self, curve: HitRateCurve) -> HitRateDraws:
         """Return the draws below a curve: row 0 is the curve, the others follow, (S + 1, 1)."""
-        return HitRateDraws(curve._shape().joined(self.shape), np.concatenate([np.zeros((1, 1), int), self.rows + 1]))
+        first = curve._shape()
+        if type(first) is not type(self.shape):
+            raise ConfigError(f"a {curve.kind} curve cannot stand above draws of another kind")
+        return HitRateDraws(first.joined(self.shape), np.concatenate([np.zeros((1, 1), int), self.rows + 1]))
 
 
 def _numbers(column: Any) -> np.ndarray:

@@ -6,7 +6,7 @@ Shapes: S replicates, K measured stores. ``rows`` (any shape that broadcasts aga
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import expit
@@ -19,6 +19,9 @@ class Shape(ABC):
         self.stores = stores
         self.log_stores = np.log(stores)
 
+    kind: ClassVar[str]
+    values: np.ndarray
+
     @abstractmethod
     def _inside(self, x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return h and dh/d ln R at x = ln R between the smallest and the largest store."""
@@ -26,6 +29,10 @@ class Shape(ABC):
     @abstractmethod
     def joined(self, other: Any) -> Shape:
         """Return the replicates of both, these first."""
+
+    def arrays(self, prefix: str) -> dict[str, np.ndarray]:
+        """Return what `make_shape` needs, for an archive."""
+        return {f"{prefix}stores": self.stores, f"{prefix}values": self.values}
 
     def value(self, r: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return h(R)."""
@@ -46,9 +53,11 @@ class Shape(ABC):
 class Monotone(Shape):
     """Rates (S, K) that do not fall, joined by cubics without overshoot."""
 
+    kind = "monotone"
+
     def __init__(self, stores: np.ndarray, rates: np.ndarray) -> None:
         super().__init__(stores)
-        self.rates = rates
+        self.values = self.rates = rates
         self.cubics = None
         if len(stores) > 1:
             from scipy.interpolate import PchipInterpolator
@@ -71,9 +80,11 @@ class Monotone(Shape):
 class Hill(Shape):
     """hmax / (1 + (K / R)^g); ``theta`` (S, 3) holds logit hmax, ln K, ln g."""
 
+    kind = "hill"
+
     def __init__(self, stores: np.ndarray, theta: np.ndarray) -> None:
         super().__init__(stores)
-        self.theta = theta
+        self.values = self.theta = theta
 
     def _inside(self, x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         top, middle, steep = np.moveaxis(self.theta[rows], -1, 0)
@@ -83,6 +94,11 @@ class Hill(Shape):
 
     def joined(self, other: Hill) -> Hill:
         return Hill(self.stores, np.concatenate([self.theta, other.theta]))
+
+
+def make_shape(kind: str, stores: np.ndarray, values: np.ndarray) -> Shape:
+    """Return a shape from its kind and `Shape.arrays`."""
+    return {Monotone.kind: Monotone, Hill.kind: Hill}[kind](stores, values)
 
 
 def isotonic(rates: np.ndarray, weight: np.ndarray) -> np.ndarray:

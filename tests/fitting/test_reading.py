@@ -5,32 +5,20 @@ import pandas as pd
 import pytest
 
 from ragscale import fit_manifold
+from ragscale.datasets import simulate_reading
+from ragscale.datasets._reading import READS
 from ragscale.errors import ConfigError, FitError, ResultsError
 from ragscale.fitting import Bounded, Chinchilla, Coverage, ManifoldFit, Reading
 from ragscale.testing import check_scaling_law
 
-TRUTH = {
-    "E": 1.5, "A": 60.0, "alpha": 0.3, "B": 400.0, "beta": 0.35, "D0": 1.2e7, "c": 0.2, "k": 3.0,
-    "N_ref": 1e7, "leap": 0.3, "gold": 1.5, "other": -0.08,
-}  # fmt: skip
-HIT = {1e6: 0.04, 4e6: 0.09, 1.6e7: 0.17, 3.2e7: 0.4}
+TRUTH = dict(READS)
 BASE = {name: TRUTH[name] for name in ("E", "A", "alpha", "B", "beta")}
 
 
-def table_of(theta=TRUTH, noise=0.0, seed=0, gold_R=0.0, conditions=True):
+def table_of(gold_R=0.0, conditions=True, noise=0.0, seed=0):
     """Return the results of 30 models: closed book, gold passages, four stores, and random passages."""
-    rng, law, rows = np.random.default_rng(seed), Reading(), []
-    for n in (4e6, 6e6, 1.1e7, 2.3e7, 3.8e7):
-        for d in (4e6, 8e6, 1.6e7, 2.4e7, 3.2e7, 4.4e7):
-            model = rng.normal(0, noise)
-            cells = [("closed-book", 0.0, 0.0, np.nan), ("oracle", gold_R, 1.0, 1.0)]
-            cells += [("retrieved", r, h, h) for r, h in HIT.items()]
-            cells += [("random", r, 0.0, 0.0) for r in HIT]
-            for condition, store, rate, written in cells:
-                shown = store if condition != "oracle" else 1e6
-                value = float(law.loss(n, d, shown, theta, hit_rate=rate)) + 0.1 * (condition == "random")
-                rows.append((n, d, store, value * np.exp(model + rng.normal(0, noise / 2)), condition, written))
-    frame = pd.DataFrame(rows, columns=["N", "D", "R", "value", "condition", "hit_rate"])
+    frame = simulate_reading(model_noise=noise, row_noise=noise / 2, rng=seed)
+    frame.loc[frame["condition"] == "oracle", "R"] = gold_R
     if not conditions:
         frame = frame[frame["condition"].isin(["closed-book", "retrieved"])].drop(columns="condition")
     return frame.reset_index(drop=True)
