@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -53,26 +52,40 @@ def build(size: str, device: str) -> Any:
     return model.build().to(device).eval()
 
 
-def precisions() -> list[str | None]:
-    """Return what `TorchModel` can be asked for; None where it knows no precision."""
-    known = "precision" in inspect.signature(TorchModel.__init__).parameters
-    return ["float32", "bf16", "auto"] if known else [None]
+def contestants(device: str) -> dict[str, dict[str, Any]]:
+    """Return the ways of scoring by name; the first is what ran before there was a choice."""
+    ways: dict[str, dict[str, Any]] = {
+        "float32, one masked pass": {"precision": "float32"},
+        "float32": {"precision": "float32"},
+        "bf16": {"precision": "bf16"},
+        "fp16": {"precision": "fp16"},
+    }
+    if device.startswith("cuda"):
+        ways |= {f"{name}, compiled": {"precision": name, "compile": True} for name in ("float32", "bf16")}
+    return ways | {"auto": {"precision": "auto"}}
 
 
 def prepare(device: str, tiny: bool, *, size: str) -> Measure:
     module = build(size, device)
-    n = 4 if tiny else 1024 if size in SHAPES else 384
+    n = 4 if tiny else 1024 if size in SHAPES else 192
     prompts = requests(n, 40 if tiny else 728, 500)
     n_tokens = sum(len(r.context) + sum(map(len, r.continuations)) for r in prompts)
+    lms = {name: TorchModel(module, Numbers(), **options) for name, options in contestants(device).items()}
+    for name, lm in lms.items():
+        few = prompts[:: max(1, len(prompts) // 64)]
+        lm.score(few if name != "auto" else few[:1])
+        if "masked" in name:
+            lm._prepared().way = "masked"
+    lms["auto"].use_precision("auto")  # to be chosen again, on all prompts
     wait(device)
 
     def measure() -> Iterator[dict[str, Any]]:
         torch.set_float32_matmul_precision("highest")
-        base: np.ndarray | None = None
-        for precision in precisions():
-            options: Any = {} if precision is None else {"precision": precision}
-            lm = TorchModel(module, Numbers(), **options)
-            lm.score(prompts[:: max(1, len(prompts) // 64)])
+        base: tuple[np.ndarray, float] | None = None
+        for name, lm in lms.items():
+            lm.score(prompts[:1])
+            if name == "auto":
+                chosen = lm.use_precision("auto") or lm.choose_precision(prompts)
             forget_peak(device)
             wait(device)
             started = time.perf_counter()
@@ -80,16 +93,18 @@ def prepare(device: str, tiny: bool, *, size: str) -> Measure:
             wait(device)
             took = time.perf_counter() - started
             values = np.array([score.logprobs for score in scores])
-            base = values if base is None else base
-            per_token = np.abs(values - base).sum() / sum(sum(map(len, r.continuations)) for r in prompts)
+            base = (values, took) if base is None else base
+            per_token = np.abs(values - base[0]).sum() / sum(sum(map(len, r.continuations)) for r in prompts)
             yield {
-                "precision": precision or "float32 (no choice)",
+                "precision": name if name != "auto" else f"auto: {chosen.used}",
                 "seconds": took,
                 "prompts": len(prompts),
                 "tokens_per_second": n_tokens / took,
-                "scoring": lm.scoring,
+                "times_one_masked_pass": base[1] / took,
+                "scoring": f"{lm.scoring}, {lm._prepared().way}",
+                "measured": chosen.as_dict()["measured"] if name == "auto" else None,
                 "nats_per_token_apart": float(per_token),
-                "same_choice": float((values.argmax(1) == base.argmax(1)).mean()),
+                "same_choice": float((values.argmax(1) == base[0].argmax(1)).mean()),
                 "peak_gib": peak_gib(device),
             }
 

@@ -82,7 +82,12 @@ def error_bound(queries_QW: Floats, longest: float, metric: str) -> NDArray[np.f
     |q|^2 + |x|^2 - 2 q.x by blocked kernels: three sums.
     """
     length_Q = np.sqrt(np.square(queries_QW.astype(np.float64)).sum(axis=1))
-    unit = (queries_QW.shape[1] + 8) * 2.0**-24 * 1.01
+    return bound_of_lengths(length_Q, queries_QW.shape[1], longest, metric)
+
+
+def bound_of_lengths(length_Q: Any, width: int, longest: float, metric: str) -> Any:
+    """Return `error_bound` from the lengths of the queries, an array or tensor of float64."""
+    unit = (width + 8) * 2.0**-24 * 1.01
     if metric == "l2":
         return 3 * unit * (length_Q + longest) ** 2
     return unit * length_Q * longest

@@ -19,7 +19,7 @@ import numpy as np
 
 from ragscale._extras import require
 from ragscale.errors import ConfigError
-from ragscale.retrieval._dense_exact import Floats, Rows, Scores, error_bound, pair_scores
+from ragscale.retrieval._dense_exact import Floats, Rows, Scores, bound_of_lengths, pair_scores
 
 if TYPE_CHECKING:
     import torch
@@ -188,8 +188,8 @@ class DeviceVectors:
         if self.metric == "l2":
             scores_QN.mul_(2).sub_(squares_N).sub_(queries_QW.square().sum(1, keepdim=True))
             moved_Q = 2 * moved_Q
-        bound = error_bound(queries_QW.cpu().numpy(), self.longest + float(rounding), self.metric)
-        return scores_QN, (moved_Q * (1 + 1e-6) + torch.from_numpy(bound).to(self.device))
+        bound_Q = bound_of_lengths(length_Q, queries_QW.shape[1], self.longest + rounding, self.metric)
+        return scores_QN, moved_Q * (1 + 1e-6) + bound_Q
 
     def _counted(self, queries_QW: Any, which_Q: Any, rows_QM: Any) -> Any:
         """Return the scores that count, (Q, M) in float32."""
