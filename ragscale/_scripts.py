@@ -4,23 +4,49 @@ from __future__ import annotations
 
 import re
 
-# Han and its radicals, kana, bopomofo; Hangul, whose particles cling to the word; Thai, Lao, Tibetan, Burmese, Khmer,
-# Tai Le to Tai Tham, Balinese, Javanese, Yi; and what Unicode keeps of them elsewhere.
+# Thai and Lao, Tibetan, Burmese, Khmer, Tai Le to Tai Tham, Balinese, Sundanese, Han and its radicals, kana, bopomofo,
+# Yi, Javanese, Tai Viet; and what Unicode keeps of them elsewhere.
 _RANGES = (
-    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u1950-\u19df\u19e0-\u19ff\u1a20-\u1aaf"
-    "\u1b00-\u1b7f\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u3035\u303b\u3040-\u30fa\u30fc-\u312f\u3130-\u318f"
-    "\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\ua4cf\ua960-\ua97f\ua980-\ua9df\ua9e0-\ua9ff\uaa60-\uaadf"
-    "\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc\U0001b000-\U0001b16f\U00020000-\U0003ffff"
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u19e0-\u19ff\u1a20-\u1aaf\u1b00-\u1bbf"
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u3035\u303b\u3040-\u30fa\u30fc-\u312f\u31a0-\u31bf\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\ua4cf\ua980-\ua9df\ua9e0-\ua9ff\uaa60-\uaadf\uf900-\ufaff\uff66-\uff9f"
+    "\U0001b000-\U0001b16f\U00020000-\U0003ffff"
 )
-WITHOUT_SPACES = re.compile(f"[{_RANGES}]")
+# Korean has spaces, but its particles cling to the word: an answer is rarely a whole word of a sentence.
+_HANGUL = "\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff\uffa0-\uffdc"
+
+WITHOUT_SPACES = re.compile(f"[{_RANGES}{_HANGUL}]")
+_WITHOUT_HANGUL = re.compile(f"[{_RANGES}]")
 
 
-def spaced(text: str) -> str:
+def spaced(text: str, *, hangul: bool = True) -> str:
     """Put spaces around every character of a script that is written without them; leave all other text alone.
+
+    Parameters
+    ----------
+    text : str
+    hangul : bool
+        Part the syllables of Korean too.
 
     Examples
     --------
     >>> spaced("in 東京 now").split()
     ['in', '東', '京', 'now']
     """
-    return text if text.isascii() else WITHOUT_SPACES.sub(r" \g<0> ", text)
+    script, table = (WITHOUT_SPACES, _SPACED) if hangul else (_WITHOUT_HANGUL, _SPACED_WITHOUT_HANGUL)
+    return text if text.isascii() or not script.search(text) else text.translate(table)
+
+
+class _Spaced(dict[int, int | str]):
+    """The table of `str.translate`, filled as characters are met: three times as fast as a substitution."""
+
+    def __init__(self, script: re.Pattern[str]) -> None:
+        super().__init__()
+        self.script = script
+
+    def __missing__(self, code: int) -> int | str:
+        self[code] = f" {chr(code)} " if self.script.match(chr(code)) else code
+        return self[code]
+
+
+_SPACED, _SPACED_WITHOUT_HANGUL = _Spaced(WITHOUT_SPACES), _Spaced(_WITHOUT_HANGUL)

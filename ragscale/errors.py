@@ -15,7 +15,15 @@ class ConfigError(RagscaleError, ValueError):
 
 
 class TaskError(ConfigError):
-    """A task file is malformed, or a task cannot be asked for; the message lists every problem."""
+    """A task file is malformed, or a task cannot be asked for; the message lists every problem.
+
+    Attributes
+    ----------
+    problems : tuple of str
+        Each of them; empty where there is only the message.
+    """
+
+    problems: tuple[str, ...] = ()
 
 
 class ResultsError(RagscaleError, ValueError):

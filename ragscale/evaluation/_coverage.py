@@ -1,7 +1,8 @@
 """Is the answer there? Answer strings looked for in passages, as whole words, whatever case, accents and articles.
 
-Short answers occur by chance ("May", "one"): coverage is an upper bound of evidence, and is compared with the same
-share for unrelated passages (the condition ``"random"``).
+Scripts without spaces between words are matched character by character. Short answers occur by chance ("May", "one"):
+coverage is an upper bound of evidence, and is compared with the same share for unrelated passages (the condition
+``"random"``).
 """
 
 from __future__ import annotations
@@ -9,30 +10,50 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import numpy as np
 
+from ragscale._scripts import spaced
+from ragscale.evaluation import _patterns
 from ragscale.evaluation._tasks import Example
 from ragscale.passages import Passage
 from ragscale.results import HitRateCurve, hit_rate_curve
 
 __all__ = ["HitRateCurve", "hit_rate_curve"]
 
+NOT_FOUND, UNKNOWN = -1, -2
+
 _ARTICLES = ("the", "a", "an")
 _WORD = re.compile(r"\w+")
+# Accents over Latin, Greek and Cyrillic letters; points and harakat, which Hebrew and Arabic writers leave out.
+_OPTIONAL_MARKS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670]")
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text: lower case, accents off, everything but letters and digits between them.
+    """Return the words of a text: lower case, accents off, everything but letters, marks and digits between them.
 
     Examples
     --------
     >>> words("The Café's 3rd door")
     ['the', 'cafe', 's', '3rd', 'door']
+    >>> words("東京（Tokyo）は")
+    ['東', '京', 'tokyo', 'は']
     """
-    if not text.isascii():
-        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return _WORD.findall(text.lower())
+    if text.isascii():
+        return _WORD.findall(text.lower())
+    bare = _OPTIONAL_MARKS.sub("", unicodedata.normalize("NFKD", text))
+    line = unicodedata.normalize("NFKC", bare).lower()
+    line = spaced(line)
+    mark, word_with_marks = _marks()
+    return (word_with_marks if mark.search(line) else _WORD).findall(line)
+
+
+@cache
+def _marks() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return what matches a mark, and a word with marks: Hindi's vowel signs are part of a word, not of ``\\w``."""
+    marks = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M")
+    return re.compile(f"[{marks}]"), re.compile(f"(?:\\w|[{marks}])+")
 
 
 def answer_words(answer: str) -> tuple[str, ...]:
@@ -48,11 +69,20 @@ def answers_of(example: Example) -> tuple[str, ...]:
     return tuple(answer for answer in example.answers if answer.lower() not in ("yes", "no"))
 
 
-def contains_answer(example: Example, text: str) -> bool:
-    """Whether one of the accepted answers occurs in a text as a sequence of whole words."""
+def can_be_found(example: Example) -> bool:
+    """Whether presence of an answer can be told: there is one, and it has a word (``"?!"`` and ``"$"`` have none)."""
+    answers = answers_of(example)
+    return bool(answers) and (example.answer_type == "regex" or any(map(answer_words, answers)))
+
+
+def contains_answer(example: Example, text: str) -> bool | None:
+    """Whether one of the accepted answers occurs in a text as a sequence of whole words.
+
+    None where a pattern took too long to tell.
+    """
     answers = answers_of(example)
     if example.answer_type == "regex":
-        return any(re.search(answer, text, re.IGNORECASE) for answer in answers)
+        return _patterns.search(answers, text)
     line = f" {' '.join(words(text))} "
     return any(f" {' '.join(pattern)} " in line for pattern in map(answer_words, answers) if pattern)
 
@@ -66,33 +96,41 @@ def first_passage_with_answer(examples: Sequence[Example], passages: Iterable[Pa
     Returns
     -------
     ndarray of int64, shape (n_questions,)
-        -1 where no passage holds an answer.
+        -1 where no passage holds an answer, -2 where a pattern took too long to tell.
     """
-    rows = np.full(len(examples), -1, dtype=np.int64)
+    rows = np.full(len(examples), NOT_FOUND, dtype=np.int64)
     by_first_word: dict[str, dict[tuple[str, ...], set[int]]] = {}
-    patterns: dict[int, list[re.Pattern[str]]] = {}
+    patterns: dict[int, tuple[str, ...]] = {}
     for question, example in enumerate(examples):
         if example.answer_type == "regex":
-            patterns[question] = [re.compile(answer, re.IGNORECASE) for answer in answers_of(example)]
+            patterns[question] = answers_of(example)
             continue
         for answer in filter(None, map(answer_words, answers_of(example))):
             by_first_word.setdefault(answer[0], {}).setdefault(answer, set()).add(question)
     for row, passage in enumerate(passages):
         if not by_first_word and not patterns:
             break
-        line = words(passage.text)
-        for place, word in enumerate(line):
-            wanted = by_first_word.get(word)
-            if not wanted:
-                continue
-            found = [answer for answer in wanted if tuple(line[place : place + len(answer)]) == answer]
-            for answer in found:
-                for question in wanted.pop(answer):
-                    if rows[question] < 0:
-                        rows[question] = row
-            if not wanted:
-                del by_first_word[word]
-        for question in [q for q, found in patterns.items() if any(p.search(passage.text) for p in found)]:
-            rows[question] = row
-            del patterns[question]
+        if by_first_word:
+            _take_words(by_first_word, words(passage.text), row, rows)
+        for question, found in [(q, _patterns.search(p, passage.text)) for q, p in patterns.items()]:
+            if found is not False:
+                rows[question] = UNKNOWN if found is None else row
+                del patterns[question]
     return rows
+
+
+def _take_words(
+    by_first_word: dict[str, dict[tuple[str, ...], set[int]]], line: list[str], row: int, rows: np.ndarray
+) -> None:
+    """Note which questions have an answer in this line of words, and look for those answers no more."""
+    for place, word in enumerate(line):
+        wanted = by_first_word.get(word)
+        if not wanted:
+            continue
+        found = [answer for answer in wanted if tuple(line[place : place + len(answer)]) == answer]
+        for answer in found:
+            for question in wanted.pop(answer):
+                if rows[question] < 0:
+                    rows[question] = row
+        if not wanted:
+            del by_first_word[word]

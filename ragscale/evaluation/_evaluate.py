@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import warnings
@@ -283,10 +284,10 @@ def _score_missing(
 ) -> None:
     wanted = dict.fromkeys(d for asked in cell.asked for d in (asked.prompt, asked.unconditional) if d is not None)
     prompts = [prepared.prompts[digest] for digest in wanted if digest not in known]
-    requests: list[ScoreRequest] = [request for prompt in prompts for request in prompt.requests]
+    requests: list[ScoreRequest] = [r for prompt in prompts for r in prompt.requests if r.continuations]
     scores = iter(model.score(requests))
     for prompt in prompts:
-        mine = [next(scores) for _ in prompt.requests]
+        mine = [next(scores) for r in prompt.requests if r.continuations]
         columns = zip(*(score.logprobs for score in mine), strict=True)
         greedy = zip(*(score.greedy for score in mine), strict=True)
         known[prompt.digest] = {
@@ -307,6 +308,7 @@ def _score_missing(
 def _sample(cell: Cell, prepared: PreparedPrompts, asked: Any, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
     task, example = cell.task, prepared.scored[cell.task.name][asked.example]
     prompt, score = prepared.prompts[asked.prompt], known[asked.prompt]
+    alone = None if asked.unconditional is None else known[asked.unconditional]["logprobs"]
     whole_text = task.kind == "text" and task.prefix_words == 0
     texts = (example.question,) if whole_text else scored_texts(task, example)
     n_tokens = [sum(sizes) for sizes in zip(*(map(len, r.continuations) for r in prompt.requests), strict=True)]
@@ -317,19 +319,19 @@ def _sample(cell: Cell, prepared: PreparedPrompts, asked: Any, known: dict[str, 
         "kind": task.kind,
         "condition": cell.condition,
         "R": cell.R,
-        "logprobs": score["logprobs"],
+        "logprobs": _of_equal_texts(score["logprobs"], texts),
         "n_tokens": n_tokens,
         "n_bytes": [len(text.encode()) for text in texts],
         "n_chars": [len(text) for text in texts],
         "n_words": len(re.split(r"\s+", texts[0])) if task.kind == "text" else None,
         "greedy": score["greedy"],
-        "unconditional_logprobs": None if asked.unconditional is None else known[asked.unconditional]["logprobs"],
+        "unconditional_logprobs": None if alone is None else _of_equal_texts(alone, texts),
         "gold_index": example.answer_index if example.choices and task.kind in ("multiple_choice", "yes_no") else 0,
         "generated": written,
         "precision": score["precision"],
-        "exact_match": None if written is None else _answers.exact_match(written, example.answers, regex=regex),
+        "exact_match": None if written is None else _known(_answers.exact_match(written, example.answers, regex=regex)),
         "f1": None if written is None or regex else _answers.f1(written, example.answers),
-        "contains": None if written is None else _answers.contains(written, example.answers, regex=regex),
+        "contains": None if written is None else _known(_answers.contains(written, example.answers, regex=regex)),
         "hit": asked.hit,
         "answer_in_store": asked.in_store,
         "passages": list(asked.passages),
@@ -339,6 +341,15 @@ def _sample(cell: Cell, prepared: PreparedPrompts, asked: Any, known: dict[str, 
         "prompt": asked.prompt,
         "unconditional_prompt": asked.unconditional,
     }
+
+
+def _of_equal_texts(logprobs: list[float], texts: Sequence[str]) -> list[float]:
+    """Give equal choices one value, so that their tie is exact whatever batch they were computed in."""
+    return [logprobs[texts.index(text)] for text in texts] if len(set(texts)) < len(texts) else logprobs
+
+
+def _known(score: float) -> float | None:
+    return None if math.isnan(score) else score
 
 
 # -------------------------------------------------------------------------------------------------------------- results

@@ -94,7 +94,7 @@ class Fitter:
     def _fit(self, drafts: Sequence[Draft]) -> list[Fitted]:
         self._remember({passage for draft in drafts for passage in draft.passages})
         alone = self._lengths({text for draft in drafts for text in draft.continuations})
-        plans = [self._plan(draft, max(alone[text] for text in draft.continuations)) for draft in drafts]
+        plans = [self._plan(draft, max((alone[text] for text in draft.continuations), default=0)) for draft in drafts]
         self._shorten_by_estimate(plans)
         pairs: dict[int, Pair] = {}
         waiting = list(range(len(plans)))
@@ -151,12 +151,12 @@ class Fitter:
 
     def _excess(self, pair: Pair, draft: Draft) -> int:
         context, continuations = pair
-        room = self.max_length - max(draft.reserve, max(map(len, continuations)) - 1)
+        room = self.max_length - max(draft.reserve, max(map(len, continuations), default=1) - 1)
         return len(self.start) + max(1, len(context)) - max(1, room)
 
     def _request(self, pair: Pair, draft: Draft, cut: Cut) -> ScoreRequest:
         context, continuations = pair
-        whole = max(map(len, continuations))
+        whole = max(map(len, continuations), default=0)
         if whole > self.max_length:
             cut.answer_tokens += whole - self.max_length
             continuations = [continuation[: self.max_length] for continuation in continuations]

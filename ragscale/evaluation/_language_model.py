@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 from ragscale.errors import ConfigError
+from ragscale.evaluation._example import broken_character
 
 Tokens = tuple[int, ...]
 
@@ -92,8 +94,25 @@ class LanguageModel(ABC):
 
     @final
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, without special tokens."""
-        return self._encode(list(texts)) if len(texts) else []
+        """Return the token ids of each text, without special tokens.
+
+        Raises
+        ------
+        ConfigError
+            When ``texts`` is one text instead of several, or a text is no string or holds half a character.
+        """
+        if isinstance(texts, str):
+            raise ConfigError(f"texts must be several texts, got one: give [{texts[:40]!r}]")
+        texts = list(texts)
+        for row, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise ConfigError(f"text {row} is a {type(text).__name__}, not a string")
+            if (place := broken_character(text)) >= 0:
+                raise ConfigError(f"text {row} holds half a character ({text[place]!r}, a lone surrogate) at {place}")
+        encoded = self._encode(texts) if texts else []
+        if len(encoded) != len(texts):
+            raise ConfigError(f"{type(self).__name__}._encode gave {len(encoded)} results for {len(texts)} texts")
+        return encoded
 
     @final
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
@@ -121,8 +140,22 @@ class LanguageModel(ABC):
         if problems:
             raise ConfigError("cannot score: " + "; ".join(problems[:20]))
         scores = self._score(requests) if len(requests) else []
+        name = f"{type(self).__name__}._score"
         if len(scores) != len(requests):
-            raise ConfigError(f"{type(self).__name__}._score gave {len(scores)} scores for {len(requests)} requests")
+            raise ConfigError(f"{name} gave {len(scores)} scores for {len(requests)} requests")
+        for row, (request, score) in enumerate(zip(requests, scores, strict=True)):
+            n = len(request.continuations)
+            if len(score.logprobs) != n or len(score.greedy) != n:
+                problems.append(
+                    f"request {row} has {n} continuations, got {len(score.logprobs)} logprobs and "
+                    f"{len(score.greedy)} greedy"
+                )
+            elif any(math.isnan(value) or value == math.inf for value in score.logprobs):
+                problems.append(
+                    f"request {row} got logprobs {score.logprobs}: a log-probability is a number of at most 0"
+                )
+        if problems:
+            raise ConfigError(f"{name} broke its contract: " + "; ".join(problems[:20]))
         return scores
 
     @final
@@ -135,6 +168,7 @@ class LanguageModel(ABC):
             When a prompt is empty, or leaves no room for ``max_new_tokens`` within ``max_length``.
         """
         room = self.max_length - max_new_tokens
+        stop = (stop,) if isinstance(stop, str) else stop
         bad = [row for row, prompt in enumerate(prompts) if not 1 <= len(prompt) <= room]
         if bad:
             raise ConfigError(

@@ -11,6 +11,7 @@ from ragscale._extras import require
 from ragscale.errors import ConfigError
 from ragscale.evaluation._decoding import cut_at
 from ragscale.evaluation._fitting_prompts import Cut, Draft, Fitter
+from ragscale.evaluation._harness_pairs import score_pairs
 from ragscale.evaluation._language_model import LanguageModel, Score, ScoreRequest, Tokens
 from ragscale.evaluation._models import load_language_model
 from ragscale.evaluation._prepare import rolling_windows
@@ -66,20 +67,8 @@ class HarnessLM(LM):
         return self.model.tokenizer_fingerprint()
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Return (log-likelihood, is greedy) of every (context, continuation)."""
-        wanted: dict[str, dict[str, None]] = {}
-        for request in requests:
-            context, continuation = _args(request)
-            wanted.setdefault(context, {})[continuation] = None
-        fitter = Fitter(self.model, PromptTemplate(question="{question}"), self.max_length)
-        drafts = [Draft(context, (), (), tuple(continuations)) for context, continuations in wanted.items()]
-        scores = self.model.score([fitted.request for fitted in fitter.fit(drafts)])
-        found = {
-            (draft.question, continuation): (logprob, greedy)
-            for draft, score in zip(drafts, scores, strict=True)
-            for continuation, logprob, greedy in zip(draft.continuations, score.logprobs, score.greedy, strict=True)
-        }
-        return [found[_args(request)] for request in requests]
+        """Return (log-likelihood, is greedy) of every (context, continuation), each cut by itself as lm-eval does."""
+        return score_pairs(self.model, [_args(request) for request in requests])
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return the log-likelihood of every text, in windows that do not overlap in what they score."""

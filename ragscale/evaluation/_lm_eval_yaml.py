@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ragscale._extras import require
+from ragscale._extras import load_dataset, require
+from ragscale.errors import TaskError
+from ragscale.evaluation._jinja import render
 from ragscale.evaluation._load import open_text
 from ragscale.evaluation._prompts import PromptTemplate
 from ragscale.evaluation._tasks import Example, Task, raise_problems
@@ -47,16 +49,11 @@ def load_lm_eval_yaml(
         required = ("doc_to_target",)
     problems += [f"{key} is missing" for key in required if config.get(key) is None]
     raise_problems(str(path), problems)
-    examples: list[Example] = []
-    for row, doc in enumerate(_documents(path, config, str(used))):
-        try:
-            examples.append(_example(doc, row, config, output))
-        except _unreadable() as error:
-            problems.append(f"record {row}: {type(error).__name__}: {error}")
+    examples = _examples(path, config, str(used), output, problems)
     shots: list[Example] = []
     other = config.get("fewshot_split")
     if other and other != used and not problems:
-        shots = [_example(doc, row, config, output) for row, doc in enumerate(_documents(path, config, str(other)))]
+        shots = _examples(path, config, str(other), output, problems)
     raise_problems(str(path), problems)
     generation = config.get("generation_kwargs") or {}
     until = generation.get("until") or ["\n\n"]
@@ -93,8 +90,8 @@ def _read_config(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     Loader.add_constructor("!function", lambda loader, node: _Function(str(node.value)))
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except yaml.YAMLError as error:
-        raise_problems(str(path), [f"not YAML: {error}"])
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError, ValueError) as error:
+        raise_problems(str(path), [f"not YAML: {type(error).__name__}: {error}"])
         raise
     if not isinstance(config, dict):
         raise_problems(str(path), [f"expected a mapping, got {type(config).__name__}"])
@@ -111,11 +108,15 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _documents(path: Path, config: Mapping[str, Any], split: str) -> Iterator[Mapping[str, Any]]:
-    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    kwargs = dict(config.get("dataset_kwargs") or {})
+    files = kwargs.get("data_files")
     if config.get("dataset_path") != "json" or files is None:
-        datasets = require("datasets", "all")
-        kwargs = config.get("dataset_kwargs") or {}
-        yield from datasets.load_dataset(config.get("dataset_path"), config.get("dataset_name"), split=split, **kwargs)
+        kwargs.pop("trust_remote_code", None)  # code of a data set is never run
+        name = str(config.get("dataset_path"))
+        try:
+            yield from load_dataset(name, config.get("dataset_name"), split=split, **kwargs)
+        except (OSError, ValueError, RuntimeError, TypeError) as error:
+            raise_problems(str(path), [f"the data set {name!r} cannot be loaded: {error}"])
         return
     wanted = files.get(split) if isinstance(files, dict) else files
     if wanted is None:
@@ -132,34 +133,64 @@ def _documents(path: Path, config: Mapping[str, Any], split: str) -> Iterator[Ma
             yield from (json.loads(line) for line in text.split("\n") if line.strip())
 
 
-def _render(template: Any, doc: Mapping[str, Any]) -> Any:
-    """Return a field of the record, or the template rendered with it (one newline at its end is kept)."""
-    if not isinstance(template, str):
-        return template
-    if template in doc:
-        return doc[template]
-    sandbox = require("jinja2.sandbox", "lm-eval")
-    environment = sandbox.SandboxedEnvironment(
-        undefined=require("jinja2", "lm-eval").StrictUndefined, keep_trailing_newline=True
-    )
-    return environment.from_string(template).render(**doc)
+class _Rendered:
+    """One record and what the task's templates make of it."""
+
+    def __init__(self, doc: Mapping[str, Any], texts: Mapping[str, str], config: Mapping[str, Any]) -> None:
+        self.doc, self.texts, self.config = doc, texts, config
+
+    def __getitem__(self, key: str) -> Any:
+        """Return a field of the record, or the template rendered with it (one newline at its end is kept)."""
+        template = self.config[key]
+        if not isinstance(template, str):
+            return template
+        return self.doc[template] if template in self.doc else self.texts[key]
 
 
-def _choices(doc: Mapping[str, Any], template: Any) -> list[str]:
-    if isinstance(template, dict | list):  # literal, as lm-eval takes them
-        return [str(choice) for choice in (template.values() if isinstance(template, dict) else template)]
-    value = _render(template, doc)
+def _examples(path: Path, config: Mapping[str, Any], split: str, output: str, problems: list[str]) -> list[Example]:
+    """Read the records of a split as examples; what is wrong with a record becomes a problem."""
+    docs = []
+    for row, doc in enumerate(_documents(path, config, split)):
+        if isinstance(doc, Mapping):
+            docs.append(doc)
+        else:
+            problems.append(f"record {row}: expected an object, got {type(doc).__name__}")
+    names = [key for key in ("doc_to_text", "doc_to_target", "doc_to_choice") if isinstance(config.get(key), str)]
+    # a template that names a field of every record is that field
+    templates = {key: config[key] for key in names if not docs or any(config[key] not in doc for doc in docs)}
+    examples: list[Example] = []
+    try:
+        rendered = render(templates, docs)
+    except TaskError as error:
+        raise_problems(str(path), [str(error)])
+        raise
+    for row, (doc, texts) in enumerate(zip(docs, rendered, strict=True)):
+        if "error" in texts:
+            problems.append(f"record {row}: {texts['error']}")
+            continue
+        try:
+            examples.append(_example(_Rendered(doc, texts, config), row, output))
+        except TaskError as error:
+            problems += [f"record {row}: {problem}" for problem in error.problems]
+        except (KeyError, TypeError, ValueError, IndexError, SyntaxError, RecursionError, MemoryError) as error:
+            problems.append(f"record {row}: {type(error).__name__}: {error}")
+    return examples
+
+
+def _choices(value: Any) -> list[str]:
+    if isinstance(value, dict):  # literal, as lm-eval takes them
+        return [str(choice) for choice in value.values()]
     return [str(choice) for choice in (ast.literal_eval(value) if isinstance(value, str) else value)]
 
 
-def _example(doc: Mapping[str, Any], row: int, config: Mapping[str, Any], output: str) -> Example:
-    identity = str(doc.get("id", row))
-    target = _render(config["doc_to_target"], doc)
+def _example(record: _Rendered, row: int, output: str) -> Example:
+    identity = str(record.doc.get("id", row))
+    target = record["doc_to_target"]
     if output == "loglikelihood_rolling":
         return Example(id=identity, question=str(target))
-    question = str(_render(config["doc_to_text"], doc))
+    question = str(record["doc_to_text"])
     if output == "multiple_choice":
-        choices = _choices(doc, config["doc_to_choice"])
+        choices = _choices(record["doc_to_choice"])
         if isinstance(target, str):
             target = choices.index(target) if target in choices else int(target)
         return Example(
@@ -171,7 +202,3 @@ def _example(doc: Mapping[str, Any], row: int, config: Mapping[str, Any], output
         )
     answers: Sequence[Any] = target if isinstance(target, list | tuple) else [target]
     return Example(id=identity, question=question, answers=tuple(str(answer) for answer in answers))
-
-
-def _unreadable() -> tuple[type[Exception], ...]:
-    return (KeyError, TypeError, ValueError, IndexError, SyntaxError, require("jinja2", "lm-eval").TemplateError)

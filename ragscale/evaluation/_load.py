@@ -14,6 +14,7 @@ from typing import Any
 
 from ragscale._extras import require
 from ragscale.errors import TaskError
+from ragscale.evaluation._patterns import pattern_problem
 from ragscale.evaluation._prompts import PromptTemplate
 from ragscale.evaluation._tasks import Example, Task, example_problems, raise_problems
 
@@ -120,7 +121,11 @@ def read_jsonl(
     seen: dict[str, int] = {}
     for line, record in records:
         found_here = list(_record_problems(record))
-        example = None if found_here else _example(record, line)
+        example = None
+        try:
+            example = None if found_here else _example(record, line)
+        except TaskError as error:
+            found_here += error.problems
         if example is not None:
             if example.id in seen:
                 found_here.append(f"repeats the id {example.id!r} of line {seen[example.id]}")
@@ -180,6 +185,8 @@ def _record_problems(record: dict[str, Any]) -> Iterator[str]:
         yield f"'question' must be text, got {record.get('question')!r}"
     for name in _TEXT_LISTS:
         value = record.get(name, [])
+        if isinstance(value, str) and name != "choices":
+            continue  # one text
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             yield f"{name!r} must be a list of texts, got {_short(value)}"
     index = record.get("answer_index")
@@ -193,12 +200,9 @@ def _record_problems(record: dict[str, Any]) -> Iterator[str]:
     if kind not in ("string", "regex"):
         yield f"'answer_type' must be 'string' or 'regex', got {kind!r}"
     answers = record.get("answers", [])
+    answers = [answers] if isinstance(answers, str) else answers
     if kind == "regex" and isinstance(answers, list):
-        for pattern in answers:
-            try:
-                re.compile(str(pattern))
-            except re.error as error:
-                yield f"answer {pattern!r} is not a regular expression: {error}"
+        yield from filter(None, (pattern_problem(pattern) for pattern in answers if isinstance(pattern, str)))
     choices = record.get("choices")
     choices = choices if isinstance(choices, list) else []
     if answers and isinstance(index, int) and 0 <= index < len(choices) and choices[index] not in answers:
@@ -212,7 +216,7 @@ def _short(value: Any) -> str:
 
 def _example(record: dict[str, Any], line: int) -> Example:
     choices, index = tuple(record.get("choices", ())), record.get("answer_index")
-    answers = tuple(record.get("answers", ()))
+    answers = record.get("answers", ())
     if not answers and index is not None and 0 <= index < len(choices):
         answers = (choices[index],)
     return Example(
@@ -223,8 +227,8 @@ def _example(record: dict[str, Any], line: int) -> Example:
         answers=answers,
         answer_type=record.get("answer_type", "string"),
         passage=record.get("passage", ""),
-        gold_titles=tuple(record.get("gold_titles", ())),
-        gold_doc_ids=tuple(record.get("gold_doc_ids", ())),
-        gold_passages=tuple(record.get("gold_passages", ())),
+        gold_titles=record.get("gold_titles", ()),
+        gold_doc_ids=record.get("gold_doc_ids", ()),
+        gold_passages=record.get("gold_passages", ()),
         meta=record.get("meta", {}),
     )

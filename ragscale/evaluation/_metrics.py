@@ -33,12 +33,13 @@ class Columns:
         self.samples = samples
 
     def of_gold(self, ragged: Sequence[np.ndarray]) -> Values:
-        """Return the gold entry of every row."""
-        return np.array([row[gold] for row, gold in zip(ragged, self.gold, strict=True)])
+        """Return the gold entry of every row; NaN where nothing was scored, as for answers that are patterns."""
+        return np.array([row[gold] if len(row) else np.nan for row, gold in zip(ragged, self.gold, strict=True)])
 
     def chosen(self, scores: Sequence[np.ndarray]) -> Values:
-        """Return 1.0 where the best score is the gold choice's."""
-        return np.array([float(row.argmax() == gold) for row, gold in zip(scores, self.gold, strict=True)])
+        """Return 1.0 where the best score is the gold choice's; choices that tie for the best share it."""
+        best = [row == row.max() for row in scores]
+        return np.array([row[gold] / row.sum() for row, gold in zip(best, self.gold, strict=True)])
 
     def probabilities(self) -> list[np.ndarray]:
         """Return softmax of the choices' log-likelihoods."""
@@ -83,7 +84,7 @@ def _margin(c: Columns) -> Values:
 
 
 def _any_alias(c: Columns) -> Values:
-    return -np.array([row.max() + np.log(np.exp(row - row.max()).sum()) for row in c.logprobs])
+    return -np.array([row.max() + np.log(np.exp(row - row.max()).sum()) if len(row) else np.nan for row in c.logprobs])
 
 
 def _column(name: str) -> Callable[[Columns], Values]:
@@ -162,7 +163,11 @@ def per_question(samples: pd.DataFrame, metric: str) -> Values:
 
 
 def summarise(samples: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return metric, value, stderr and chance level for every metric of one cell's samples."""
+    """Return metric, value, stderr and chance level for every metric of one cell's samples.
+
+    Questions for which a metric is not determined are left out of it and of its ``n_examples``; a metric that is
+    determined for none has no row.
+    """
     c = Columns(samples)
     pmi = samples["unconditional_logprobs"].notna().all()
     if c.kind == "text":
@@ -170,14 +175,17 @@ def summarise(samples: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     chance = float(np.mean([1 / len(row) for row in c.logprobs])) if c.kind in _CHOICE else np.nan
     for metric in metric_names(c.kind, pmi=bool(pmi)):
-        floor = np.nan
+        floor, n = np.nan, c.n
         if metric == "neg_log_accuracy":
             value, stderr, floor = *_neg_log_accuracy(_PER_QUESTION["accuracy"](c)), float(-np.log(chance))
         elif metric == "calibration_error":
             value, stderr = _calibration_error(c)
         else:
             values = per_question(samples, metric)
-            value, stderr = float(values.mean()), standard_error(values)
+            values = values[~np.isnan(values)]  # a pattern's likelihood, a match that took too long: not determined
+            if not len(values):
+                continue
+            n, value, stderr = len(values), float(values.mean()), standard_error(values)
             if metric in _PERPLEXITIES:
                 value = float(np.exp(value))
                 stderr *= value
@@ -187,7 +195,7 @@ def summarise(samples: pd.DataFrame) -> list[dict[str, Any]]:
                 floor = float(np.mean([np.log(len(row)) for row in c.logprobs]))
             elif metric == "brier":
                 floor = float(np.mean([1 - 1 / len(row) for row in c.logprobs]))
-        rows.append({"metric": metric, "value": value, "stderr": stderr, "n_examples": c.n, "chance": floor})
+        rows.append({"metric": metric, "value": value, "stderr": stderr, "n_examples": n, "chance": floor})
     return rows
 
 

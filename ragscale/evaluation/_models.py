@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragscale._extras import require, without_progress_bars
-from ragscale.errors import CheckpointError, ConfigError
+from ragscale._extras import from_pretrained, require, without_progress_bars
+from ragscale.errors import ConfigError
 from ragscale.evaluation._language_model import LanguageModel
 
 _NAN = float("nan")
@@ -111,15 +111,11 @@ def _from_disk(path: str | os.PathLike[str], tokenizer: Any, device: str, dtype:
     transformers = require("transformers", "train")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        with without_progress_bars():
-            module = transformers.AutoModelForCausalLM.from_pretrained(os.fspath(path), dtype=dtype or torch.float32)
-        if tokenizer is None:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(os.fspath(path))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{os.fspath(path)!r} is not a Hugging Face causal model with its tokenizer: {error}"
-        ) from error
+    failure = f"{os.fspath(path)!r} is not a Hugging Face causal model with its tokenizer"
+    with without_progress_bars():
+        module = from_pretrained(transformers.AutoModelForCausalLM, path, failure=failure, dtype=dtype or torch.float32)
+    if tokenizer is None:
+        tokenizer = from_pretrained(transformers.AutoTokenizer, path, failure=failure)
     return module.to(device), tokenizer
 
 
@@ -127,7 +123,7 @@ def _tokenizer_of(model: Any) -> Any:
     name = getattr(getattr(model, "config", None), "name_or_path", "")
     if not name:
         raise ConfigError(f"{type(model).__name__} does not say which tokenizer it was trained with: pass tokenizer=")
-    return require("transformers", "train").AutoTokenizer.from_pretrained(name)
+    return from_pretrained(require("transformers", "train").AutoTokenizer, name)
 
 
 def _checkpoint_facts(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ragscale._extras import require
+from ragscale._extras import load_dataset, require
 from ragscale.errors import TaskError
 from ragscale.evaluation._prompts import PromptTemplate
 from ragscale.evaluation._tasks import Example, Task, example_problems, raise_problems
@@ -95,13 +95,18 @@ def _strategyqa(record: Record) -> dict[str, Any]:
     }
 
 
+def _texts(value: Any) -> tuple[Any, ...]:
+    """Return one text or several as a tuple: letters are no answers."""
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
 def _nq_open(record: Record) -> dict[str, Any]:
-    return {"question": record["question"], "answers": tuple(record["answer"])}
+    return {"question": record["question"], "answers": _texts(record["answer"])}
 
 
 def _triviaqa(record: Record) -> dict[str, Any]:
     answer = record["answer"]
-    answers = dict.fromkeys([answer["value"], *answer["aliases"]])
+    answers = dict.fromkeys([answer["value"], *_texts(answer["aliases"])])
     return {"id": str(record["question_id"]), "question": record["question"], "answers": tuple(answers)}
 
 
@@ -133,7 +138,7 @@ def _musique(record: Record) -> dict[str, Any]:
     return {
         "id": str(record["id"]),
         "question": record["question"],
-        "answers": tuple(dict.fromkeys([record["answer"], *record["answer_aliases"]])),
+        "answers": tuple(dict.fromkeys([record["answer"], *_texts(record["answer_aliases"])])),
         "passage": "\n".join(paragraph["paragraph_text"] for paragraph in gold),
         "gold_titles": tuple(dict.fromkeys(paragraph["title"] for paragraph in gold)),
     }
@@ -145,7 +150,7 @@ def _popqa(record: Record) -> dict[str, Any]:
     return {
         "id": str(record["id"]),
         "question": record["question"],
-        "answers": tuple(json.loads(answers) if isinstance(answers, str) else answers),
+        "answers": _texts(json.loads(answers) if isinstance(answers, str) else answers),
         "gold_titles": (record["s_wiki_title"],) if record.get("s_wiki_title") else (),
         "meta": meta,
     }
@@ -153,14 +158,14 @@ def _popqa(record: Record) -> dict[str, Any]:
 
 def _entityquestions(record: Record) -> dict[str, Any]:
     meta = {"relation": record["relation"]} if "relation" in record else {}
-    return {"question": record["question"], "answers": tuple(record["answers"]), "meta": meta}
+    return {"question": record["question"], "answers": _texts(record["answers"]), "meta": meta}
 
 
 def _squad(record: Record) -> dict[str, Any]:
     return {
         "id": str(record["id"]),
         "question": record["question"],
-        "answers": tuple(dict.fromkeys(record["answers"]["text"])),
+        "answers": tuple(dict.fromkeys(_texts(record["answers"]["text"]))),
         "passage": record["context"],
         "gold_titles": (record["title"],),
     }
@@ -256,7 +261,11 @@ def _read(task: str, known: Named, kind: str, rows: Iterable[Record], problems: 
         if not fields.get("answers") and fields.get("answer_index") is not None:
             fields["answers"] = (fields["choices"][fields["answer_index"]],)
         identity = fields.setdefault("id", f"{task}-{row}")
-        example = Example(**fields)
+        try:
+            example = Example(**fields)
+        except TaskError as error:
+            problems += [f"record {row} ({identity!r}): {problem}" for problem in error.problems]
+            continue
         found = list(example_problems(example, kind))
         if identity in seen:
             found.append("the id is repeated")
@@ -272,7 +281,7 @@ def _rows(known: Named, split: str, source: str | os.PathLike[str] | None) -> It
     if source is None or not Path(source).exists():
         hub = known.hub if source is None else str(source)
         try:
-            loaded = datasets.load_dataset(hub, known.config if source is None else None, split=split)
+            loaded = load_dataset(hub, known.config if source is None else None, split=split)
         except (OSError, ValueError, RuntimeError) as error:
             raise TaskError(
                 f"cannot load {hub!r} ({known.config or 'default'}, split {split!r}): {error}. Without a network give "
@@ -289,7 +298,7 @@ def _rows(known: Named, split: str, source: str | os.PathLike[str] | None) -> It
             loaded = loaded[split]
         yield from loaded
     elif path.is_dir():
-        yield from datasets.load_dataset(str(path), split=split)
+        yield from load_dataset(str(path), split=split)
     else:
         builder = {".parquet": "parquet", ".csv": "csv"}.get(path.suffix, "json")
-        yield from datasets.load_dataset(builder, data_files={split: str(path)}, split=split)
+        yield from load_dataset(builder, data_files={split: str(path)}, split=split)

@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ragscale._counts import whole_or_same
 from ragscale._files import value_digest
 from ragscale.errors import EvaluationWarning, TaskError
 from ragscale.evaluation._arguments import check_arguments
-from ragscale.evaluation._coverage import answers_of, contains_answer
+from ragscale.evaluation._coverage import UNKNOWN, can_be_found, contains_answer
 from ragscale.evaluation._evidence import Evidence, EvidenceSource, answer_rows, gold_texts
 from ragscale.evaluation._fitting_prompts import Cut, Draft, Fitter
 from ragscale.evaluation._language_model import LanguageModel, ScoreRequest
 from ragscale.evaluation._load import load_task
+from ragscale.evaluation._patterns import any_of
 from ragscale.evaluation._prompts import PromptTemplate
 from ragscale.evaluation._queries import GoldInQuery, QueryRule, resolve_query
-from ragscale.evaluation._tasks import CHOICE_KINDS, Example, Task
+from ragscale.evaluation._question_warnings import question_warnings
+from ragscale.evaluation._tasks import CHOICE_KINDS, Example, Task, examples_to_show
 from ragscale.passages import Passage
 
 if TYPE_CHECKING:
@@ -130,12 +133,13 @@ def prepare_prompts(
     """
     listed = [tasks] if isinstance(tasks, Task | str | os.PathLike) else list(tasks)
     loaded = [task if isinstance(task, Task) else load_task(task) for task in listed]
-    sizes = [store_tokens] if isinstance(store_tokens, int | np.integer) else list(store_tokens)
     conditions = [condition] if isinstance(condition, str) else list(condition)
-    limit = max_length or model.max_length
-    check_arguments(
+    k, n_shot, seed = whole_or_same(k), whole_or_same(n_shot), whole_or_same(seed)
+    limit = model.max_length if max_length is None else whole_or_same(max_length)
+    stores = check_arguments(
         loaded,
-        sizes=sizes,
+        sizes=store_tokens,
+        seed=seed,
         k=k,
         conditions=conditions,
         n_shot=n_shot,
@@ -144,7 +148,6 @@ def prepare_prompts(
         model=model,
     )
     name, rule, sees_gold = resolve_query(query)
-    stores = sorted({int(size) for size in sizes})
     settings = {
         "k": k,
         "n_shot": n_shot,
@@ -182,6 +185,8 @@ def prepare_prompts(
                 "left out of the condition 'oracle': give them with gold="
             )
             warnings.warn(message, EvaluationWarning, stacklevel=3)
+    for message in question_warnings(loaded, too_few=source.too_few, k=k):
+        warnings.warn(message, EvaluationWarning, stacklevel=3)
     tokenizer = model.tokenizer_fingerprint()
     return PreparedPrompts(asked, maker.prompts, settings, tokenizer, limit, maker.scored)
 
@@ -227,7 +232,7 @@ class _Maker:
         """Return the worked examples of every question: one draw for the task, never the question itself."""
         if self.n_shot == 0:
             return {}
-        pool = task.shots or task.examples
+        pool = examples_to_show(task)
         rng = np.random.default_rng([self.seed, zlib.crc32(task.name.encode())])
         drawn = [pool[row] for row in rng.permutation(len(pool))[: self.n_shot + 1].tolist()]
         template = task.template
@@ -265,13 +270,15 @@ class _Maker:
             n_prefix = self.source.n_passages(size) if found is not None and size > 0 else 0
             for row, draft, fitted, alone in zip(rows, drafts, fitter.fit(drafts), unconditional, strict=True):
                 example, passages = examples[row], evidence[row] or []
-                answerable = bool(answers_of(example)) and task.kind != "text"
+                answerable = can_be_found(example) and task.kind != "text"
                 digest = self._remember(
                     [fitted.context, *draft.continuations], (fitted.request,), task, task.kind == "generate"
                 )
-                hit = any(contains_answer(example, text) for _, text in passages) if answerable and passages else None
+                hit = (
+                    any_of(contains_answer(example, text) for _, text in passages) if answerable and passages else None
+                )
                 in_store = None
-                if answerable and found is not None and size > 0:
+                if answerable and found is not None and size > 0 and found[row] != UNKNOWN:
                     in_store = bool(0 <= found[row] < n_prefix)
                 asked.append(
                     Asked(
@@ -357,11 +364,14 @@ def _as_scored(task: Task, example: Example, model: LanguageModel, max_length: i
 
 
 def scored_texts(task: Task, example: Example) -> tuple[str, ...]:
-    """Return the texts that are scored after the prompt: the choices, or the accepted answers (canonical first)."""
+    """Return the texts that are scored after the prompt: the choices, or the accepted answers (canonical first).
+
+    None where the answers are patterns.
+    """
     if task.kind in CHOICE_KINDS:
         return example.choices
     if example.answer_type == "regex":
-        return example.answers[:1]
+        return ()  # the likelihood of a pattern's text says nothing about an answer
     return tuple(dict.fromkeys(example.answers))[: task.max_aliases]
 
 

@@ -11,6 +11,16 @@ from ragscale.evaluation._tasks import Example, Task
 QueryRule = Callable[[Example], str]
 
 
+def _question_and_answer(example: Example) -> str:
+    if example.answer_type == "regex" or not example.answers:
+        what = "a pattern" if example.answers else "none"
+        raise ConfigError(
+            f"the gold answer of question {example.id!r} is {what}, which is no text to search for: give "
+            "GoldInQuery(rule) with a rule of your own"
+        )
+    return f"{example.question} {example.answers[0]}"
+
+
 @dataclass(frozen=True, slots=True)
 class GoldInQuery:
     """A query rule that may see the gold answer: an upper bound, never a result.
@@ -24,13 +34,13 @@ class GoldInQuery:
         ``rule(example) -> str``, given the whole example. By default the question followed by the first answer.
     """
 
-    rule: QueryRule = lambda example: f"{example.question} {example.answers[0]}"
+    rule: QueryRule = _question_and_answer
 
     @property
     def name(self) -> str:
         """The name that marks the rows."""
         name = getattr(self.rule, "__name__", type(self.rule).__name__)
-        return "gold_in_query" if name == "<lambda>" else f"gold_in_query:{name}"
+        return "gold_in_query" if self.rule is _question_and_answer or name == "<lambda>" else f"gold_in_query:{name}"
 
 
 def _question(example: Example) -> str:

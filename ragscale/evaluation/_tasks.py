@@ -2,65 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
+from ragscale._counts import whole_or_same
 from ragscale._files import value_digest
-from ragscale.errors import TaskError
+from ragscale.evaluation import _patterns
+from ragscale.evaluation._example import Example, as_texts, raise_problems
 from ragscale.evaluation._prompts import PromptTemplate
 
 KINDS = ("multiple_choice", "yes_no", "generate", "likelihood", "last_word", "text")
+_COUNTS = {"max_new_tokens": 1, "max_aliases": 1, "prefix_words": 0}
 CHOICE_KINDS = ("multiple_choice", "yes_no")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """One question, or one text.
-
-    Parameters
-    ----------
-    id : str
-        Unique within the task.
-    question : str
-        The bare question; the context of a ``last_word`` task; the whole text of a ``text`` task.
-    choices : tuple of str
-        The options of a choice task.
-    answer_index : int or None
-        The right choice.
-    answers : tuple of str
-        All accepted answers, the canonical one first; the right choice's text for a choice task.
-    answer_type : {"string", "regex"}
-        With ``"regex"`` the answers are patterns, searched without regard to case.
-    passage : str
-        The gold passage, if the data set has one (SciQ's support): it enters the prompt only where the template says
-        ``{passage}``, and as evidence under the condition ``"oracle"``.
-    gold_titles, gold_doc_ids, gold_passages : tuple of str
-        Where the evidence is: titles, document ids, passage ids.
-    meta : mapping
-        Anything else, kept.
-
-    Examples
-    --------
-    >>> Example(id="1", question="What is dew?", answers=("water",)).answers
-    ('water',)
-    """
-
-    id: str
-    question: str
-    choices: tuple[str, ...] = ()
-    answer_index: int | None = None
-    answers: tuple[str, ...] = ()
-    answer_type: str = "string"
-    passage: str = ""
-    gold_titles: tuple[str, ...] = ()
-    gold_doc_ids: tuple[str, ...] = ()
-    gold_passages: tuple[str, ...] = ()
-    meta: Mapping[str, Any] = field(default_factory=dict)
-
-    def without_gold(self) -> Example:
-        """Return the example as a query rule may see it: no answers, no gold passage, no gold ids, no meta."""
-        return Example(id=self.id, question=self.question, choices=self.choices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +66,13 @@ class Task:
     prefix_words: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("examples", "shots", "stop"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("examples", "shots"):
+            value = getattr(self, name)
+            value = (value,) if isinstance(value, Example) else value
+            object.__setattr__(self, name, tuple(value) if isinstance(value, Iterable) else value)
+        object.__setattr__(self, "stop", as_texts(self.stop))
+        for name in _COUNTS:
+            object.__setattr__(self, name, whole_or_same(getattr(self, name)))
         raise_problems(f"task {self.name!r}", list(_task_problems(self)))
 
     def __repr__(self) -> str:
@@ -142,32 +100,52 @@ class Task:
         )
 
 
-def raise_problems(what: str, problems: Sequence[str], limit: int = 50) -> None:
-    """Raise one `TaskError` that lists all problems (the first 50 in full, the rest counted)."""
-    if not problems:
-        return
-    more = f"\n  ... and {len(problems) - limit} more" if len(problems) > limit else ""
-    count = f"{len(problems)} problem" + "s" * (len(problems) > 1)
-    listed = "\n".join(f"  {i}. {p}" for i, p in enumerate(problems[:limit], start=1))
-    raise TaskError(f"{what} has {count}:\n{listed}{more}")
+def examples_to_show(task: Task) -> tuple[Example, ...]:
+    """Return the examples that can be worked ones: a pattern is no answer to show."""
+    pool = task.shots or task.examples
+    return tuple(e for e in pool if e.answer_type != "regex" or task.kind in CHOICE_KINDS)
 
 
 def _task_problems(task: Task) -> Iterable[str]:
-    if task.kind not in KINDS:
-        yield f"kind {task.kind!r} is not one of {', '.join(KINDS)}"
+    yield from _setting_problems(task)
+    for name in ("examples", "shots"):
+        listed = getattr(task, name)
+        if not isinstance(listed, tuple):
+            yield f"{name} must be a list of Example, got {listed!r}"
+            continue
+        yield from (
+            f"{name}[{row}] is a {type(one).__name__}, not an Example: Example(id=..., question=..., answers=...)"
+            for row, one in enumerate(listed)
+            if not isinstance(one, Example)
+        )
+    if not isinstance(task.examples, tuple) or task.kind not in KINDS:
         return
     if not task.examples:
         yield "there are no examples"
-    for name, least in (("max_new_tokens", 1), ("max_aliases", 1), ("prefix_words", 0)):
-        if getattr(task, name) < least:
-            yield f"{name} must be at least {least}, got {getattr(task, name)}"
     seen: dict[str, int] = {}
     for row, example in enumerate(task.examples):
+        if not isinstance(example, Example):
+            continue
         if example.id in seen:
             yield f"example {row} repeats the id {example.id!r} of example {seen[example.id]}"
         seen.setdefault(example.id, row)
         for problem in example_problems(example, task.kind):
             yield f"example {row} ({example.id!r}): {problem}"
+
+
+def _setting_problems(task: Task) -> Iterable[str]:
+    if not isinstance(task.name, str) or not task.name.strip():
+        yield f"name must be text, got {task.name!r}"
+    if task.kind not in KINDS:
+        yield f"kind {task.kind!r} is not one of {', '.join(KINDS)}"
+    if not isinstance(task.template, PromptTemplate):
+        yield f"template must be a PromptTemplate, got {task.template!r}"
+    if not isinstance(task.stop, tuple) or not all(isinstance(text, str) and text for text in task.stop):
+        yield f"stop must be texts that are not empty, got {task.stop!r}"
+    for name, least in _COUNTS.items():
+        value = getattr(task, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            yield f"{name} must be a whole number of at least {least}, got {value!r}"
 
 
 def example_problems(example: Example, kind: str) -> Iterable[str]:
@@ -189,3 +167,10 @@ def example_problems(example: Example, kind: str) -> Iterable[str]:
             yield f"a {kind} question needs at least one answer"
         if any(not answer.strip() for answer in example.answers):
             yield "an answer is empty"
+    if example.answer_type == "regex":
+        yield from filter(None, map(_patterns.pattern_problem, example.answers))
+        if kind in ("likelihood", "last_word"):
+            yield (
+                f"its answers are patterns, and a {kind} question scores the likelihood of an answer's text: ask it as "
+                "kind='generate', or give the answers as texts"
+            )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ragscale._extras import text_backend
 from ragscale.errors import ConfigError
 from ragscale.evaluation._decoding import Decoder
 from ragscale.evaluation._language_model import LanguageModel, Score, ScoreRequest, Tokens
@@ -146,12 +147,12 @@ class TorchModel(LanguageModel):
         return hashlib.sha256(f"{text}{self.start}".encode()).hexdigest()
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        backend: Any = getattr(self.tokenizer, "backend_tokenizer", None)
-        if hasattr(backend, "encode_batch_fast") and backend.truncation is None and backend.padding is None:
+        backend = text_backend(self.tokenizer)
+        if backend is not None:
             return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
         if hasattr(self.tokenizer, "batch_decode"):  # a Hugging Face tokenizer without a fast backend
-            encoded = self.tokenizer(list(texts), add_special_tokens=False, verbose=False, return_attention_mask=False)
-            return encoded["input_ids"]
+            options = {"add_special_tokens": False, "verbose": False, "return_attention_mask": False}
+            return self.tokenizer(list(texts), split_special_tokens=True, **options)["input_ids"]
         return [list(self.tokenizer.encode(text)) for text in texts]
 
     def _decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:

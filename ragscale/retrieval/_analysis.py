@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragscale._extras import require
+from ragscale._scripts import spaced
 from ragscale.errors import ConfigError
 
 # fmt: off
@@ -22,7 +23,8 @@ LUCENE_STOP_WORDS = (
 
 # The word boundaries of Unicode Standard Annex 29, as far as they matter to a search engine: a full stop or apostrophe
 # joins two letters, a full stop or comma two digits; every ideograph and emoji is a word; marks belong to their letter;
-# superscripts and fractions are no letters.
+# superscripts and fractions are no letters. Unlike the Annex, which leaves them to a dictionary, every character of
+# Thai, Khmer, katakana and the other scripts without spaces is a word: a run of them would be found by nobody.
 _JOINED = "(?:(?:(?<=[^\\W\\d_])['.:\u00b7](?=[^\\W\\d_])|(?<=\\d)['.,;](?=\\d)){word}+)*"
 _ASCII = re.compile(r"\w+" + _JOINED.format(word=r"\w"), re.ASCII)
 _PLAIN = re.compile(r"\w+", re.ASCII)
@@ -35,7 +37,6 @@ _MARKS = (
 _LETTER = rf"(?:(?!{_NO_LETTERS})[\w{_MARKS}])"
 _EMOJI = "[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2194-\u2199\U0001f000-\U0001faff]"
 _UNICODE = re.compile(f"{_EMOJI}|{_LETTER}+{_JOINED.format(word=_LETTER)}")
-_IDEOGRAPH = re.compile("[\u3041-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 # Porter's measure is above 0; a y after a consonant is a vowel
 _VOWEL_CONSONANT = re.compile(r"(?:[aeiou]|(?<=[^aeiouy])y)(?:[^aeiouy]|(?<=[aeiou])y)")
 _MOST_KNOWN = 1_000_000
@@ -53,7 +54,8 @@ class Analyzer:
         Words to leave out, compared before stemming.
     token_pattern : str or None
         A regular expression whose matches are the words; None splits as Lucene's standard tokenizer does and strips
-        the English possessive.
+        the English possessive, but every character of a script without spaces (also Thai, Khmer, katakana, which
+        Lucene leaves in one piece) is a word.
     """
 
     def __init__(self, stemmer: str | None, stop_words: str | Iterable[str] | None, token_pattern: str | None) -> None:
@@ -97,7 +99,7 @@ class Analyzer:
             words = (_ASCII if _JOINS.search(text) else _PLAIN).findall(text.lower())
         else:
             text = unicodedata.normalize("NFC", text).translate(_APOSTROPHES)
-            words = _UNICODE.findall(_IDEOGRAPH.sub(r" \g<0> ", text.lower()))
+            words = _UNICODE.findall(spaced(text.lower(), hangul=False))
         return [word.removesuffix("'s") for word in words] if "'" in text else words
 
 

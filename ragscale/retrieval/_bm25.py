@@ -38,7 +38,8 @@ class BM25Retriever(Retriever):
     stop_words : "lucene", a language of bm25s, sequence of str, or None
         Words that are not indexed.
     token_pattern : str or None
-        A regular expression whose matches are the words; None splits words as Lucene's standard tokenizer does.
+        A regular expression whose matches are the words; None splits words as Lucene's standard tokenizer does, and
+        Chinese, Japanese, Thai and other scripts without spaces by characters.
     length_encoding : {"exact", "lucene"}
         ``"exact"`` gives the scores of bm25s; ``"lucene"`` those of Lucene, which rounds lengths from 40 terms on to
         4 significant bits and does not count passages without a term.

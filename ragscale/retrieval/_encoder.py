@@ -153,7 +153,7 @@ class Encoder(ABC):
             raise ConfigError(f"this {type(self).__name__} has not learned from any text yet: call fit(texts) first")
         if not texts:
             return np.zeros((0, self.dim), np.float32)
-        vectors = np.ascontiguousarray(self._encode([_well_formed(text) for text in texts], kind), dtype=np.float32)
+        vectors = np.ascontiguousarray(self._encode([well_formed(text) for text in texts], kind), dtype=np.float32)
         if vectors.shape != (len(texts), self.dim):
             raise ConfigError(
                 f"{type(self).__name__} returned vectors of shape {vectors.shape}, expected ({len(texts)}, {self.dim})"
@@ -256,7 +256,7 @@ def _saved_files(directory: Path) -> set[str]:
     return {_DESCRIPTION, *description.get("files", {})}
 
 
-def _well_formed(text: str) -> str:
+def well_formed(text: str) -> str:
     """Replace half characters (lone surrogates), which no tokenizer takes."""
     try:
         text.encode()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ragscale._extras import require
 from ragscale._files import atomic_write, read_json, value_digest, write_json
+from ragscale._scripts import spaced
 from ragscale.errors import CheckpointError, ConfigError
 from ragscale.retrieval._encoder import Encoder, Kind, Vectors, unit_length
 
@@ -90,6 +91,7 @@ class LsaEncoder(Encoder):
             stop_words=self.stop_words,
             sublinear_tf=True,
             token_pattern=r"(?u)\b\w+\b",
+            preprocessor=_lower_and_spaced,
             vocabulary=vocabulary,
             dtype=np.float64,
         )
@@ -143,6 +145,10 @@ class LsaEncoder(Encoder):
         self._vectorizer = self._new_vectorizer(words)
         self._vectorizer.idf_ = idf
         self._components = components
+
+
+def _lower_and_spaced(text: str) -> str:
+    return spaced(text.lower())
 
 
 def _digest(array: NDArray[Any]) -> str:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ragscale._extras import require
+from ragscale._extras import from_pretrained, require
 from ragscale._files import canonical_json
-from ragscale.errors import CheckpointError, ConfigError
+from ragscale.errors import ConfigError
 from ragscale.retrieval._encoder import Encoder, Kind, Truncation, Vectors, unit_length
 
 if TYPE_CHECKING:
@@ -222,10 +222,10 @@ class TransformerEncoder(_TokenEncoder):
         torch, transformers = require("torch", "dense"), require("transformers", "dense")
         tokenizer, model = self.tokenizer, self.model
         if tokenizer is None or isinstance(tokenizer, str):
-            tokenizer = _pretrained(transformers.AutoTokenizer, tokenizer or model)
+            tokenizer = from_pretrained(transformers.AutoTokenizer, tokenizer or model)
         device = None if self.device == "auto" else self.device
         if isinstance(model, str):
-            model = _pretrained(transformers.AutoModel, model, dtype=getattr(torch, self.dtype))
+            model = from_pretrained(transformers.AutoModel, model, dtype=getattr(torch, self.dtype))
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if getattr(model.config, "is_encoder_decoder", False):
             model = model.get_encoder()
@@ -346,9 +346,8 @@ class SentenceTransformerEncoder(_TokenEncoder):
         model = self.model
         if isinstance(model, str):
             library = require("sentence_transformers", "all")
-            model = _pretrained(
-                library.SentenceTransformer, model, device=None if self.device == "auto" else self.device
-            )
+            device = None if self.device == "auto" else self.device
+            model = from_pretrained(library.SentenceTransformer, model, device=device)
         tokenizer = getattr(model, "tokenizer", None)
         if not hasattr(tokenizer, "pad_token_id"):
             raise ConfigError(f"{self.model!r} does not read tokens: wrap its encode() in an Encoder of your own")
@@ -363,11 +362,12 @@ class SentenceTransformerEncoder(_TokenEncoder):
 
 def tokenize(tokenizer: Any, texts: Sequence[str], most: int) -> tuple[list[list[int]], list[int]]:
     """Return each text's tokens, cut to at most ``most``, and how many there were before cutting."""
-    ids = tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
+    plain = {"padding": False, "split_special_tokens": True}  # a text that spells [SEP] holds those characters
+    ids = tokenizer(list(texts), truncation=False, verbose=False, **plain)["input_ids"]
     lengths = [len(one) for one in ids]
     long = [i for i, length in enumerate(lengths) if length > most]
     if long:
-        cut = tokenizer([texts[i] for i in long], truncation=True, max_length=most, padding=False)["input_ids"]
+        cut = tokenizer([texts[i] for i in long], truncation=True, max_length=most, **plain)["input_ids"]
         for i, one in zip(long, cut, strict=True):
             ids[i] = one
     empty = next(
@@ -404,14 +404,6 @@ def _check_options(**options: Any) -> None:
 
 def _as_name(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _pretrained(kind: Any, name: str, **options: Any) -> Any:
-    load = getattr(kind, "from_pretrained", kind)
-    try:
-        return load(name, **options)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"no model could be loaded from {name!r}: {error}") from error
 
 
 def _tokenizer_text(tokenizer: Any) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ragscale._scripts import spaced
 from ragscale.errors import ConfigError
 from ragscale.retrieval._base import Retriever
 from ragscale.retrieval._hits import Hits
@@ -206,7 +207,7 @@ class _Answers:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
+    return _WORD.findall(spaced(text.casefold()))
 
 
 def _ngrams(words: list[str], n: int) -> set[tuple[str, ...]]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ragscale._extras import require
+from ragscale._extras import from_pretrained, require
 from ragscale.errors import ConfigError
 from ragscale.retrieval._base import Retriever
+from ragscale.retrieval._encoder import well_formed
 from ragscale.retrieval._hits import in_order
 from ragscale.retrieval._wrapper import Wrapper
 
@@ -103,7 +104,14 @@ class CrossEncoder:
         torch = require("torch", "dense")
         tokenizer, model, device = self._load()
         pairs = [
-            tokenizer(query, passage.text, truncation="only_second", max_length=self.max_tokens) for passage in passages
+            tokenizer(
+                well_formed(query),
+                well_formed(passage.text),
+                truncation="only_second",
+                max_length=self.max_tokens,
+                split_special_tokens=True,
+            )
+            for passage in passages
         ]
         by_length: dict[int, list[int]] = {}
         for i, pair in enumerate(pairs):
@@ -121,9 +129,10 @@ class CrossEncoder:
         if not self._loaded:
             torch, transformers = require("torch", "dense"), require("transformers", "dense")
             device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-            model = transformers.AutoModelForSequenceClassification.from_pretrained(self.model).to(device).eval()
+            kind = transformers.AutoModelForSequenceClassification
+            model = from_pretrained(kind, self.model).to(device).eval()
             if model.config.num_labels != 1:
                 raise ConfigError(f"{self.model} has {model.config.num_labels} labels; a cross-encoder has one")
-            tokenizer = transformers.AutoTokenizer.from_pretrained(self.model)
+            tokenizer = from_pretrained(transformers.AutoTokenizer, self.model)
             self._loaded.update(tokenizer=tokenizer, model=model, device=device)
         return self._loaded["tokenizer"], self._loaded["model"], self._loaded["device"]

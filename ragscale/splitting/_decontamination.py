@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragscale._files import atomic_write, check_fields, load_json, parse_json
+from ragscale._scripts import spaced
 from ragscale.errors import ConfigError, SplitError
 from ragscale.splitting._opening import LineTooLong, read_lines
 
@@ -22,8 +23,11 @@ _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 def words(text: str) -> list[str]:
-    """Return the words that n-grams are made of: lower case, punctuation and white space apart."""
-    return _WORD.findall(text.lower())
+    """Return the words that n-grams are made of: lower case, punctuation and white space apart.
+
+    Characters of scripts without spaces (Chinese, Japanese, Thai, ...) are words of their own.
+    """
+    return _WORD.findall(spaced(text.lower()))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ragscale._extras import require
+from ragscale._extras import load_dataset, require
 from ragscale._files import damaged
 from ragscale.errors import ConfigError, SplitError
 from ragscale.passages import Document
@@ -304,7 +304,7 @@ class _HuggingFace:
         try:
             if path.is_dir() and ((path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file()):
                 return self._part(datasets.load_from_disk(str(path)))
-            return datasets.load_dataset(str(self.dataset), self.name, split=self.split, streaming=True)
+            return load_dataset(str(self.dataset), self.name, split=self.split, streaming=True)
         except (OSError, ValueError, LookupError, TypeError) as error:
             if isinstance(error, ConfigError):
                 raise

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ragscale._extras import require
+from ragscale._extras import from_pretrained, require
 from ragscale._files import atomic_write, check_fields, damaged, load_json
-from ragscale.errors import ConfigError, SplitError
+from ragscale.errors import CheckpointError, ConfigError, SplitError
 from ragscale.passages import Document
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ def _from_path_or_name(name: str) -> tuple[Any, str | None]:
         eos = json.loads(settings.read_text(encoding="utf-8")).get("eos_token") if settings.is_file() else None
         return backend, eos["content"] if isinstance(eos, dict) else eos
     try:
-        tokenizer = require("transformers", "split").AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
+        tokenizer = from_pretrained(require("transformers", "split").AutoTokenizer, name)
+    except CheckpointError as error:
         raise ConfigError(
             f"no tokenizer at {name!r}: neither a folder with tokenizer.json, nor such a file, nor a hub name that "
             f"can be loaded here ({str(error).splitlines()[0]})"

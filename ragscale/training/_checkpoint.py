@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ragscale import _files
-from ragscale._extras import require, without_progress_bars
+from ragscale._extras import from_pretrained, require, without_progress_bars
 from ragscale._files import file_digest, read_json, write_json
 from ragscale.errors import CheckpointError, RagscaleWarning
 from ragscale.training._config import TrainConfig
@@ -126,7 +126,7 @@ class Checkpoint:
         """Return the transformers model, in evaluation mode, on a device."""
         transformers = require("transformers", "train")
         with without_progress_bars():
-            model = transformers.Olmo2ForCausalLM.from_pretrained(self.path, dtype="auto")
+            model = from_pretrained(transformers.Olmo2ForCausalLM, self.path, dtype="auto")
         return model.to(device).eval()
 
     def load_tokenizer(self) -> Any:
@@ -139,7 +139,7 @@ class Checkpoint:
         """
         if not (self.path / "tokenizer.json").is_file():
             raise CheckpointError(f"{self.path} has no tokenizer: it was trained on a plain array of token ids")
-        return require("transformers", "train").AutoTokenizer.from_pretrained(self.path)
+        return from_pretrained(require("transformers", "train").AutoTokenizer, self.path)
 
 
 _CARD_FIELDS = (

@@ -191,6 +191,8 @@ def test_without_numba_the_plain_kernel_serves(passages, queries, monkeypatch):
         ("L\u2019\u00e9t\u00e9 na\u00efve cafe\u0301", ["l'\u00e9t\u00e9", "na\u00efve", "caf\u00e9"]),
         ("\u6771\u4eac\u3067fox", ["\u6771", "\u4eac", "\u3067", "fox"]),
         ("10 m\u00b2 \u00a9 x", ["10", "m", "\u00a9", "x"]),
+        ("\u30d1\u30eafox \ud30c\ub9ac\ub294", ["\u30d1", "\u30ea", "fox", "\ud30c\ub9ac\ub294"]),
+        ("\u0e01\u0e34\u0e19 \U00020bb7\u91ce", ["\u0e01", "\u0e34", "\u0e19", "\U00020bb7", "\u91ce"]),
         ("", []),
     ],
 )
