@@ -49,7 +49,7 @@ class Child:
         command = [sys.executable, str(HERE / "gpu_check.py"), "--device", options.device, "--child", str(self.folder)]
         command += ["--jobs", *(job.name for job in self.jobs)] + (["--tiny"] if options.tiny else [])
         environment = {"PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1" if options.tiny else "2", **os.environ}
-        environment.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", PYTORCH_NO_CUDA_MEMORY_CACHING="0")
+        environment.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
         with open(self.folder / "log", "w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
