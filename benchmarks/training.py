@@ -90,7 +90,7 @@ class Ragscale:
             precision=precision,  # type: ignore[arg-type]
             compile=compiled,
         )
-        self.engine = Engine(model, fill_in(model, config, 10**12), Processes(0, 1, device))
+        self.engine = Engine(model, fill_in(model, config, [10**12]), Processes(0, 1, device))
         self.n_targets = rows * seq_len
 
     def step(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

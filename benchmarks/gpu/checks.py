@@ -199,14 +199,17 @@ def evaluation_precision(device: str) -> dict[str, Any]:
     module = build("0.15M", device)
     prompts = requests(24, 60, 500)
 
+    known = "precision" in inspect.signature(TorchModel.__init__).parameters
+    exact: dict[str, Any] = {"precision": "float32"} if known else {}
+
     def score(**options: Any) -> np.ndarray:
-        lm = TorchModel(module, Numbers(), **options)
+        lm = TorchModel(module, Numbers(), **{**exact, **options})
         return np.array([answer.logprobs for answer in lm.score(prompts)])
 
     plain, tree = score(tree=False), score()
     apart = float(np.abs(plain - tree).max())
     require(apart < 1e-3, f"tree and plain scores differ by {apart:.3g}")
-    if "precision" not in inspect.signature(TorchModel.__init__).parameters:
+    if not known:
         return {"what": "tree = plain scores", "apart": apart, "note": "TorchModel knows no precision"}
     length = np.array([[len(c) for c in request.continuations] for request in prompts])
     nats = float((np.abs(score(precision="bf16") - plain) / length).mean())

@@ -24,7 +24,7 @@ def engine(model: ModelConfig, device: str, *, seq_len: int, rows: int, **settin
     tokens = rows * seq_len
     config = TrainConfig(seq_len=seq_len, batch_tokens=tokens, micro_batch_tokens=tokens, **values)
     placed = torch.device("cuda", 0) if device.startswith("cuda") else torch.device(device)
-    return Engine(model, fill_in(model, config, 10**12), Processes(0, 1, placed))
+    return Engine(model, fill_in(model, config, [10**12]), Processes(0, 1, placed))
 
 
 def prepare(device: str, tiny: bool, *, size: str, kind: str, rows: list[int]) -> Measure:

@@ -1,4 +1,4 @@
-"""How a model is trained: one frozen dataclass, and the OLMo ladder's rules for what it leaves open."""
+"""How a model is trained: one frozen dataclass."""
 
 from __future__ import annotations
 
@@ -51,17 +51,19 @@ RUNTIME_FIELDS = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """How a model is trained. What is None is filled in by the OLMo ladder's rules (`make_plan` shows them).
+    """How a model is trained. What is None is filled in by published rules (`make_plan` shows what they gave).
 
     Parameters
     ----------
     seq_len : int
         Tokens per row.
     batch_tokens : int or None
-        Tokens per optimiser step, a multiple of ``seq_len``. None: 160 (N / 108M)^(2/3) rows of 2,048 tokens, and no
-        more than makes 200 steps of the shortest D.
+        Tokens per optimiser step, a multiple of ``seq_len``. None: the Step Law's 0.58 D^0.571, and no more than
+        makes 200 steps of the shortest D.
     learning_rate : float or None
-        Peak rate. None: 0.00235 (N / 108M)^(-1/3), at most 0.03.
+        Peak rate. None: the Step Law's 1.79 N^-0.713 D^0.307 with N without embedding and head and D the geometric
+        mean of the values of D, times the square root of B / (0.58 D^0.571) where the batch B is smaller than that;
+        at most 0.03.
     warmup_steps : int or None
         Steps of linear warm-up, shared by every D. None: a tenth of the shortest D, at most N tokens.
     schedule : {"wsd", "cosine", "wsd-s"}
@@ -274,21 +276,6 @@ class TrainConfig:
         """Make a config from what `to_dict` returned; keys of newer versions are ignored."""
         known = {field.name for field in fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in known})
-
-
-def ladder_batch_tokens(n_params: int, seq_len: int) -> int:
-    """Return the OLMo ladder's batch, 160 (N / 108M)^(2/3) rows of 2,048 tokens, as a multiple of ``seq_len``."""
-    tokens = 160 * (n_params / 108e6) ** (2 / 3) * 2048
-    return max(1, round(tokens / seq_len)) * seq_len
-
-
-def ladder_learning_rate(n_params: int) -> float:
-    """Return half the OLMo ladder's peak rate, 0.0047 (N / 108M)^(-1/3) / 2, at most 0.03.
-
-    The rule was set for models above 100M parameters; for small ones it was tried at 0.15M and 0.5M, where a third of
-    it was worse. The ceiling is reached below 0.06M.
-    """
-    return min(0.03, 0.00235 * (n_params / 108e6) ** (-1 / 3))
 
 
 def _whole(value: Any, least: int) -> bool:

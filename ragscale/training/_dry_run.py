@@ -108,9 +108,9 @@ def dry_run(
     >>> table = dry_run(ModelConfig.olmo2("30M"), TrainConfig(seq_len=4096), [1, 10, 20], ratios=True)
     >>> table[["D", "steps", "warmup_steps", "decay_steps", "batch_tokens"]]
                D  steps  warmup_steps  decay_steps  batch_tokens
-    0   30941440    216            22           43        143360
-    1  309414400   2159            22          432        143360
-    2  618828800   4317            22          863        143360
+    0   30941440   1080           108          216         28672
+    1  309414400  10792           108         2158         28672
+    2  618828800  21584           108         4317         28672
     """
     import pandas as pd
 

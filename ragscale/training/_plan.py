@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from ragscale._counts import as_counts
 from ragscale.errors import ConfigError
-from ragscale.training._config import TrainConfig, ladder_batch_tokens, ladder_learning_rate
+from ragscale.training._config import TrainConfig
 from ragscale.training._model import ModelConfig
+from ragscale.training._rates import default_batch_tokens, default_learning_rate
 from ragscale.training._windows import window
 
 LEAST_STEPS = 100
@@ -140,7 +141,7 @@ def make_plan(model: ModelConfig, config: TrainConfig, tokens: int | Sequence[in
     >>> model = ModelConfig.olmo2("0.15M")
     >>> plan = make_plan(model, TrainConfig(seq_len=64), [500_000, 1_000_000])
     >>> [(segment.name, segment.start, segment.stop) for segment in plan.segments]
-    [('trunk', 0, 161), ('D500000', 161, 201), ('trunk', 161, 321), ('D1000000', 321, 401)]
+    [('trunk', 0, 313), ('D500000', 313, 391), ('trunk', 313, 626), ('D1000000', 626, 782)]
     """
     problems: list[str] = []
     values = sorted(set(as_counts("tokens", tokens, least=2)))
@@ -151,7 +152,7 @@ def make_plan(model: ModelConfig, config: TrainConfig, tokens: int | Sequence[in
             f"seq_len={config.seq_len} exceeds the model's max_seq_len={model.max_seq_len}: "
             "lower the one or give ModelConfig a larger max_seq_len"
         )
-    complete = fill_in(model, config, values[0])
+    complete = fill_in(model, config, values)
     if not config.allow_short_runs:
         problems += _too_short(complete, values)
     if problems:
@@ -159,13 +160,15 @@ def make_plan(model: ModelConfig, config: TrainConfig, tokens: int | Sequence[in
     return Plan(model=model, config=complete, tokens=tuple(values), segments=_segments(complete, values))
 
 
-def fill_in(model: ModelConfig, config: TrainConfig, shortest: int) -> TrainConfig:
-    """Return the config with batch, rate, warm-up and betas set by the ladder's rules where they are None."""
+def fill_in(model: ModelConfig, config: TrainConfig, tokens: Sequence[int]) -> TrainConfig:
+    """Return the config with batch, rate, warm-up and betas set where they are None, for these values of D."""
+    shortest = min(tokens)
     batch = config.batch_tokens
     if batch is None:
-        most = max(1, shortest // 200 // config.seq_len) * config.seq_len
-        batch = min(ladder_batch_tokens(model.n_params, config.seq_len), most)
-    rate = ladder_learning_rate(model.n_params) if config.learning_rate is None else config.learning_rate
+        batch = default_batch_tokens(tokens, config.seq_len)
+    rate = config.learning_rate
+    if rate is None:
+        rate = default_learning_rate(model, tokens, batch)
     warmup = config.warmup_steps
     if warmup is None:
         warmup = max(1, round(min(0.1 * shortest, model.n_params) / batch))

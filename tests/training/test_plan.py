@@ -1,4 +1,4 @@
-"""From D to steps: the ladder's rules, branches, refusals, and the paper's own schedule."""
+"""From D to steps: rules for rate and batch, branches, refusals, and the paper's own schedule."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ragscale.errors import ConfigError
 from ragscale.training import ModelConfig, TrainConfig, dry_run, make_plan
+from ragscale.training._rates import deepseek, olmo_ladder, step_law
 
 RATIOS = (1, 2, 5, 10, 15, 20, 25, 50, 100, 150)
 # end step, steps of the segment, warm-up, decay: derived from the paper's code for its 136M run
@@ -36,24 +37,57 @@ def test_ten_values_of_d_cost_196_n_instead_of_378(name: str) -> None:
     assert separate.tokens_trained == 378 * model.n_params
 
 
-def test_rate_and_batch_are_the_olmo_ladders() -> None:
-    # research values at (label, batch tokens, half the ladder's rate, steps at D = N)
-    for name, batch, rate, steps in [
-        ("30M", 142e3, 3.6e-3, 217),
-        ("1B", 1.35e6, 1.2e-3, 669),
-        ("3B", 2.99e6, 7.8e-4, 996),
+def test_rate_and_batch_are_the_step_laws() -> None:
+    # 1.79 N^-0.713 D^0.307 and 0.58 D^0.571 worked out by hand; N without embedding and head
+    for name, tokens, rate, batch in [
+        ("136M", 10**10, 9.05e-3, 298e3),
+        ("728M", 2 * 10**10, 1.703e-3, 442e3),
+        ("3B", 10**11, 7.97e-4, 1.108e6),
     ]:
-        model = ModelConfig.olmo2(name)
-        plan = make_plan(model, TrainConfig(), model.n_params)
-        assert plan.batch_tokens == pytest.approx(batch, rel=0.02)
-        assert plan.config.learning_rate == pytest.approx(rate, rel=0.04)
-        assert plan.steps(model.n_params) == pytest.approx(steps, rel=0.01)
+        plan = make_plan(ModelConfig.olmo2(name), TrainConfig(), tokens)
+        assert plan.batch_tokens == pytest.approx(batch, rel=0.01)
+        assert plan.config.learning_rate == pytest.approx(rate, rel=0.01)
+        assert step_law(ModelConfig.olmo2(name).n_core, tokens) == pytest.approx((rate, batch), rel=0.01)
+
+
+def test_other_rules_are_as_published() -> None:
+    # the ladder at 108M has its own constants; DeepSeek's batch at 1e20 FLOPs is 292e-3 x 1e20^0.3271
+    assert olmo_ladder(108e6) == pytest.approx((0.00235, 327_680))
+    assert deepseek(1e9, 1e20 / 6e9) == pytest.approx((0.3118 * 10**-2.5, 0.292 * 10**6.542))
+
+
+def test_the_rate_falls_with_the_square_root_of_a_smaller_batch_and_stays_for_a_larger_one() -> None:
+    model, tokens = ModelConfig.olmo2("728M"), 2 * 10**10
+    best = make_plan(model, TrainConfig(), tokens)
+
+    def rate(batch_tokens: int) -> float:
+        value = make_plan(model, TrainConfig(batch_tokens=batch_tokens), tokens).config.learning_rate
+        assert value is not None
+        return value
+
+    assert rate(best.batch_tokens // 4 // 2048 * 2048) == pytest.approx(rate(best.batch_tokens) / 2, rel=0.01)
+    assert rate(4 * best.batch_tokens) == pytest.approx(rate(best.batch_tokens), rel=0.01)
+
+
+def test_several_d_share_the_rate_and_batch_of_their_geometric_mean() -> None:
+    model = ModelConfig.olmo2("136M")
+    several = make_plan(model, TrainConfig(), [10**9, 10**10, 10**11])
+    single = make_plan(model, TrainConfig(), 10**10)
+    assert several.config.learning_rate == pytest.approx(single.config.learning_rate)
+    assert several.batch_tokens == single.batch_tokens
+
+
+def test_the_rule_for_rates_has_a_ceiling() -> None:
+    tiny = ModelConfig.custom(n_layers=1, d_model=16, n_heads=2, d_ff=16, vocab_size=64)
+    assert make_plan(tiny, TrainConfig(seq_len=64), 10**7).config.learning_rate == 0.03
 
 
 def test_the_shortest_d_gets_200_steps() -> None:
     model = ModelConfig.olmo2("0.15M")
     plan = make_plan(model, TrainConfig(seq_len=64), [model.n_params, 20 * model.n_params])
-    assert 200 <= plan.steps(model.n_params) < 230
+    assert 200 <= plan.steps(model.n_params) < 450
+    crowded = make_plan(model, TrainConfig(seq_len=64), [model.n_params, 10**6 * model.n_params])
+    assert 200 <= crowded.steps(model.n_params) < 230
 
 
 def test_the_plans_config_is_complete_and_stands_alone() -> None:

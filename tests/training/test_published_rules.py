@@ -56,7 +56,7 @@ def test_cosine_is_litgpts_between_two_steps() -> None:
 
 
 def engine(config: TrainConfig) -> Engine:
-    return Engine(SMALL, fill_in(SMALL, config, 10**6), Processes(0, 1, torch.device("cpu")))
+    return Engine(SMALL, fill_in(SMALL, config, [10**6]), Processes(0, 1, torch.device("cpu")))
 
 
 def test_groups_are_olmo_cores_but_for_the_gains() -> None:
@@ -73,8 +73,8 @@ def test_groups_are_olmo_cores_but_for_the_gains() -> None:
 @pytest.mark.parametrize(("batch_tokens", "beta2"), [(64, 0.99), (524_272, 0.99), (524_288, 0.95), (2**20, 0.95)])
 def test_beta2_is_olmo_cores_by_batch(batch_tokens: int, beta2: float) -> None:
     config = TrainConfig(seq_len=16, batch_tokens=batch_tokens)
-    assert fill_in(SMALL, config, 10**12).betas == (0.9, beta2)
-    assert fill_in(SMALL, config.replace(betas=(0.8, 0.9)), 10**12).betas == (0.8, 0.9)
+    assert fill_in(SMALL, config, [10**12]).betas == (0.9, beta2)
+    assert fill_in(SMALL, config.replace(betas=(0.8, 0.9)), [10**12]).betas == (0.8, 0.9)
 
 
 @pytest.mark.parametrize(
@@ -105,5 +105,5 @@ def test_warm_up_is_a_token_for_each_parameter_and_no_more_than_a_tenth() -> Non
     # OLMo-core warms up over N tokens, which a run of D = N would not leave
     config = TrainConfig(seq_len=16, batch_tokens=16)
     n = SMALL.n_params
-    assert fill_in(SMALL, config, 100 * n).warmup_steps == round(n / 16)
-    assert fill_in(SMALL, config, n).warmup_steps == round(n / 160)
+    assert fill_in(SMALL, config, [100 * n]).warmup_steps == round(n / 16)
+    assert fill_in(SMALL, config, [n]).warmup_steps == round(n / 160)
