@@ -59,7 +59,7 @@ def _by(table: pd.DataFrame, by: Any, problems: list[str]) -> str | tuple[str, .
     missing = [name for name in names if name not in columns]
     if missing and names != MODEL:
         problems.append(
-            f"by names {', '.join(map(repr, missing))}, no column of the fitted table, which has {', '.join(columns)} "
-            "(or 'rows' or 'residuals')"
+            f"by = {by!r} names {', '.join(map(repr, missing))}, no column of the fitted table, which has "
+            f"{', '.join(columns)} (or 'rows' or 'residuals')"
         )
     return names

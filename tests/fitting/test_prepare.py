@@ -222,10 +222,10 @@ def test_runs_whose_seeds_are_averaged_together_are_one_experiment() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"by": ("n", "d")}, r"by names 'n', 'd'.*N, D, R, value"),
+        ({"by": ("n", "d")}, r"names 'n', 'd'.*N, D, R, value"),
         ({"by": 3}, "by = 3"),
         ({"by": ()}, r"by = \(\)"),
-        ({"by": "runs"}, "by names 'runs'"),
+        ({"by": "runs"}, "names 'runs'"),
         ({"n_resamples": "many"}, "n_resamples = 'many'"),
         ({"n_resamples": 2.5}, "n_resamples = 2.5"),
         ({"n_resamples": True}, "n_resamples = True"),
@@ -242,7 +242,7 @@ def test_wrong_arguments_of_a_bootstrap_are_named(options: dict[str, Any], expec
 
 
 def test_by_of_a_fit_must_be_columns() -> None:
-    with pytest.raises(ConfigError, match="by names 'lr'"):
+    with pytest.raises(ConfigError, match="names 'lr'"):
         rs.fit_manifold(TABLE, "log1p", by="lr")
     with pytest.raises(ConfigError, match="by = 3"):
         rs.fit_manifold(TABLE, "log1p", by=3)  # type: ignore[arg-type]
