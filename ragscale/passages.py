@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ragscale._long_texts import encode
 from ragscale.errors import ConfigError
 
 
@@ -149,7 +148,7 @@ def chunk(document: Document, tokenizer: Any, *, size: int = 256, overlap: int =
     """
     check_windows(size, overlap)
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    encoding = encode(backend, document.text)
+    encoding = backend.encode(document.text, add_special_tokens=False)
     if not len(encoding):
         return []
     windows = token_windows(len(encoding) + 1, size, overlap)

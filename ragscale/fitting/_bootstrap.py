@@ -17,7 +17,6 @@ from ragscale.errors import ConfigError, FitError, IdentifiabilityWarning
 from ragscale.fitting._experiments import clusters
 from ragscale.fitting._hit_rate import drawn
 from ragscale.fitting._own import Own, peek
-from ragscale.fitting._resampling import check_resampling
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.laws._law import Theta
 from ragscale.fitting.solver._problem import Problem
@@ -208,7 +207,7 @@ def bootstrap(
     fit: ManifoldFit,
     *,
     n_resamples: int = 1000,
-    by: str | Sequence[str] = ("N", "D", "seed"),
+    by: Sequence[str] | Literal["rows", "residuals"] = ("N", "D", "seed"),
     confidence_level: float = 0.95,
     rng: Any = None,
 ) -> Bootstrap:
@@ -221,10 +220,9 @@ def bootstrap(
     ----------
     fit : ManifoldFit
     n_resamples : int
-    by : str, sequence of str, "rows" or "residuals"
-        Columns that tell what is independent. The default is trained models: ``run`` or the ``by`` of the fit where
-        there is one, else N, D and seed. "rows" draws single rows; "residuals" keeps the design and draws residuals of
-        single rows.
+    by : sequence of str, "rows" or "residuals"
+        Columns that tell trained models apart (those that the table has); "rows" draws single rows; "residuals" keeps
+        the design and draws residuals of single rows.
     confidence_level : float
         Level of the intervals.
     rng : int, Generator, SeedSequence or None
@@ -257,9 +255,16 @@ def bootstrap(
     >>> bool(low < 0.34 < high)
     True
     """
-    n_resamples, by, confidence_level, generator = check_resampling(
-        peek(fit, "data"), n_resamples=n_resamples, by=by, confidence_level=confidence_level, rng=rng
-    )
+    problems = []
+    if n_resamples < 2:
+        problems.append(f"n_resamples = {n_resamples!r} must be at least 2")
+    if not 0 < confidence_level < 1:
+        problems.append(f"confidence_level = {confidence_level!r} must be between 0 and 1")
+    if isinstance(by, str) and by not in {"rows", "residuals"}:
+        problems.append(f"by = {by!r} must be column names, 'rows' or 'residuals'")
+    if problems:
+        raise ConfigError("bootstrap: " + "; ".join(problems))
+    generator = np.random.default_rng(rng)
     _warn_if_few(fit, by)
     problem = fit.problem
     rows = len(peek(fit, "data"))
@@ -278,7 +283,7 @@ def bootstrap(
         theta=Theta(problem.theta(solution.c, solution.u, size)),
         link_values={name: values[:, 0].copy() for name, values in problem.extra(solution.u).items()},
         objective=solution.value,
-        by=by,
+        by=by if isinstance(by, str) else tuple(by),
         confidence_level=confidence_level,
         hit_rate=drawn(fit, n_resamples, generator),
     )

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from ragscale._extras import require
 from ragscale._files import disk_errors
-from ragscale._long_texts import encode_all
 from ragscale.passages import Document, cut_text, token_windows
 from ragscale.splitting._decontamination import NgramIndex
 from ragscale.splitting._duplicates import REASONS, SAME_ID, Drops, survivors
@@ -126,18 +125,18 @@ class _UnitWriter:
         The encodings die with this call: keeping those of one batch while the next is encoded costs a sixth more time.
         """
         lines: list[tuple[str, int, int]] = []
-        encodings = encode_all(self.backend, [document.text for document, _ in batch])
+        encodings = self.backend.encode_batch([document.text for document, _ in batch], add_special_tokens=False)
         for (document, flag), encoding in zip(batch, encodings, strict=True):
-            n_tokens = len(encoding) + 1
-            if n_tokens == 1:
+            ids = encoding.ids
+            if not ids:
                 self._drop(dropped, document, "no tokens")
                 continue
-            tokens.write(np.array(encoding.ids, dtype=self.task.dtype).tobytes())
-            tokens.write(np.array([self.eos_id], dtype=self.task.dtype).tobytes())
-            self.lengths.append(n_tokens)
+            ids.append(self.eos_id)
+            tokens.write(np.array(ids, dtype=self.task.dtype).tobytes())
+            self.lengths.append(len(ids))
             self.n_characters += len(document.text)
-            documents.write(_document_line(document, n_tokens, flag))
-            lines += _passage_lines(document, encoding, n_tokens, self.task.size, self.task.overlap)
+            documents.write(_document_line(document, len(ids), flag))
+            lines += _passage_lines(document, encoding, len(ids), self.task.size, self.task.overlap)
         return lines
 
     def _batches(

@@ -1,54 +1,54 @@
-"""Jobs keyed by what they compute, run once, in any process of any executor.
+"""Jobs keyed by what they compute: a folder for each, what counts in its name, and where it stands.
 
 A job's folder is named by the digest of its inputs and of the jobs it builds on. ``done.json`` is written last and
-by rename: a folder that has it is never computed again, one that has not is entered again, and the job's own resume
-goes on from there. So a run that was killed anywhere continues when it is started again.
+by rename, with the digests of the job's outputs: a folder that has it is not computed again, one that has not is
+entered again, and the job's own resume goes on from there.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
-import fcntl
+import json
+import logging
+import os
 import shutil
+import socket
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from ragscale._files import read_json, value_digest, write_json
-from ragscale.errors import ConfigError
+from ragscale._files import check_digest, file_digest, read_json, value_digest, write_json
+from ragscale.errors import CheckpointError
+from ragscale.study._locks import is_held, only_worker
 
 _SCHEMA = "ragscale-job"
 _VERSION = 1
-_POLL_SECONDS = 0.05
-
-
-class Future(Protocol):
-    """What `run_jobs` asks of a future: concurrent.futures, submitit and Dask all give it."""
-
-    def done(self) -> bool: ...
-    def result(self) -> Any: ...
-
-
-class Executor(Protocol):
-    """Anything with ``submit(function, *arguments)``."""
-
-    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future: ...
+_RECORDS = ("done.json", "failed.json", "started.json")
+_LOG = logging.getLogger("ragscale")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Needs:
-    """What a job wants of the machine that runs it."""
+    """What a job wants of the machine that runs it.
+
+    Parameters
+    ----------
+    gpus : int
+    memory_gib, disk_gib : float
+    hours : float
+        An upper estimate, for the time limit of a queue.
+    """
 
     gpus: int = 0
     memory_gib: float = 2.0
     hours: float = 1.0
+    disk_gib: float = 0.1
 
 
-JobFunction = Callable[[Path, dict[str, Any], dict[str, Path]], None]
+# (folder, inputs, folders of the jobs before) -> names of the outputs below the folder; None: all files in it
+JobFunction = Callable[[Path, Any, dict[str, Path]], Iterable[str] | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,15 +60,16 @@ class Job:
     stage, label : str
         What kind of work, and which piece of it, for people.
     function : callable
-        A function of a module, ``function(folder, inputs, folders)``: it writes its outputs into ``folder`` and
-        reads those of the jobs it builds on from ``folders[name]``.
-    inputs : dict
-        JSON-able; together with ``after`` it determines the outputs.
-    paths : dict
-        Where the files lie that ``inputs`` names by their digests: handed to the function like the inputs, and no
-        part of the key, so that a study can be moved with its files.
+        A function of a module: it writes its outputs into its folder and reads those of the jobs it builds on.
+    inputs : object
+        Plain data for the function. What ``inputs.counts()`` returns (all of it, for a dictionary) determines the
+        outputs together with ``after``; the rest, such as where files lie, does not.
     after : dict
-        Name -> job that must be done before.
+        Name -> job that it builds on.
+    follows : tuple of Job
+        Jobs that must be done first, and do not determine the outputs.
+    lane : str
+        Jobs of one lane use the same model: small ones may share a process.
     needs : Needs
         Resources, for executors that ask; they do not change the outputs.
     """
@@ -76,21 +77,28 @@ class Job:
     stage: str
     label: str
     function: JobFunction
-    inputs: dict[str, Any]
-    paths: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Any
     after: Mapping[str, Job] = field(default_factory=dict)
+    follows: tuple[Job, ...] = ()
+    lane: str = ""
     needs: Needs = field(default_factory=Needs)
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        parents = {name: job.key for name, job in self.after.items()}
+        counted = self.inputs if isinstance(self.inputs, dict) else self.inputs.counts()
+        digest = value_digest([self.stage, counted, parents])
+        object.__setattr__(self, "key", f"{self.stage}-{digest[:16]}")
 
     @property
-    def key(self) -> str:
-        """Name of the job's folder: the stage and the digest of everything that determines the outputs."""
-        parents = {name: job.key for name, job in self.after.items()}
-        return f"{self.stage}-{value_digest([self.stage, self.inputs, parents])[:16]}"
+    def before(self) -> tuple[Job, ...]:
+        """Every job that must be done first."""
+        return (*self.after.values(), *self.follows)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobState:
-    """Where a job stands: ``"done"``, ``"failed"``, ``"blocked"`` (a job before it failed) or ``"waiting"``."""
+    """Where a job stands: ``"waiting", "running", "done", "failed"`` or ``"blocked"`` by one that failed."""
 
     job: Job
     state: str
@@ -103,150 +111,145 @@ def folder_of(root: Path, job: Job) -> Path:
     return root / "stages" / job.key
 
 
+def states_of(root: Path, jobs: Iterable[Job]) -> list[JobState]:
+    """Read from disk where jobs stand, each once."""
+    known: dict[str, JobState] = {}
+    return [_state(root, job, known) for job in jobs]
+
+
 def state_of(root: Path, job: Job) -> JobState:
-    """Read from disk where a job stands."""
+    """Read from disk where one job stands."""
+    return _state(root, job, {})
+
+
+def _state(root: Path, job: Job, known: dict[str, JobState]) -> JobState:
+    if job.key not in known:
+        known[job.key] = _own_state(root, job)
+        if known[job.key].state == "waiting":
+            before = [_state(root, parent, known).state for parent in job.before]
+            if {"failed", "blocked"} & set(before):
+                known[job.key] = JobState(job=job, state="blocked")
+    return known[job.key]
+
+
+def _own_state(root: Path, job: Job) -> JobState:
     folder = folder_of(root, job)
-    if (folder / "done.json").exists():
-        record = read_json(folder / "done.json", schema=_SCHEMA, version=_VERSION)
-        return JobState(job=job, state="done", seconds=record["seconds"])
-    if (folder / "failed.json").exists():
-        record = read_json(folder / "failed.json", schema=_SCHEMA, version=_VERSION)
-        return JobState(job=job, state="failed", seconds=record["seconds"], error=record["error"])
-    if any(state_of(root, parent).state in {"failed", "blocked"} for parent in job.after.values()):
-        return JobState(job=job, state="blocked")
+    if not folder.exists():
+        return JobState(job=job, state="waiting")
+    for name, state in (("done.json", "done"), ("failed.json", "failed")):
+        try:
+            record = read_json(folder / name, schema=_SCHEMA, version=_VERSION)
+        except FileNotFoundError:
+            continue
+        except CheckpointError as error:
+            return JobState(job=job, state="failed", error=str(error))
+        return JobState(
+            job=job, state=state, seconds=float(record.get("seconds", "nan")), error=str(record.get("error", ""))
+        )
+    if (folder / "started.json").exists() and is_held(folder / ".lock"):
+        record = read_json(folder / "started.json", schema=_SCHEMA, version=_VERSION)
+        return JobState(job=job, state="running", seconds=time.time() - float(record.get("started", "nan")))
     return JobState(job=job, state="waiting")
 
 
-def do_job(root: str, key: str, function: JobFunction, inputs: dict[str, Any], parents: dict[str, str]) -> bool:
+def do_job(root: str, key: str, function: JobFunction, inputs: Any, parents: dict[str, str]) -> bool:
     """Do one job in this process; return whether it is done. A failure is written down with its traceback.
 
     The arguments are plain data, so that every executor can carry them to another machine.
     """
     folder = Path(root) / "stages" / key
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_worker(folder):
+    with only_worker(folder):
         if (folder / "done.json").exists():
             return True
         (folder / "failed.json").unlink(missing_ok=True)
+        here = {"key": key, "host": socket.gethostname(), "process": os.getpid(), "started": time.time()}
+        _write_started(folder / "started.json", here)
         started = time.perf_counter()
         try:
-            function(folder, inputs, {name: Path(root) / "stages" / parent for name, parent in parents.items()})
+            folders = {name: Path(root) / "stages" / parent for name, parent in parents.items()}
+            for path in folders.values():
+                require_outputs(path)
+            outputs = digests_of(folder, function(folder, inputs, folders))
         except Exception:  # noqa: BLE001 - whatever failed is written down and reported; the other jobs go on
-            _record(folder / "failed.json", key, inputs, started, error=traceback.format_exc())
+            record_failure(folder, key, traceback.format_exc(), time.perf_counter() - started)
             return False
-        _record(folder / "done.json", key, inputs, started, error="")
+        seconds = time.perf_counter() - started
+        counted = inputs if isinstance(inputs, dict) else inputs.counts()
+        record = {"key": key, "inputs": counted, "seconds": seconds, "error": "", "outputs": outputs, **_place(here)}
+        write_json(folder / "done.json", record, schema=_SCHEMA, version=_VERSION)
+        (folder / "started.json").unlink(missing_ok=True)
+        _LOG.info("done: %s in %.1f s", key, seconds)
         return True
 
 
-@contextmanager
-def _only_worker(folder: Path) -> Iterator[None]:
-    """Hold a job's lock; wait for a worker that outlived its killed run, whose work is then taken over."""
-    with open(folder / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def do_jobs(root: str, several: list[tuple[Any, ...]]) -> list[bool]:
+    """Do several jobs in this process, one after another; one whose parent is not done is left."""
+    outcome = []
+    for key, function, inputs, parents, before in several:
+        ready = all((Path(root) / "stages" / name / "done.json").exists() for name in before)
+        outcome.append(ready and do_job(root, key, function, inputs, parents))
+    return outcome
 
 
-def _record(path: Path, key: str, inputs: dict[str, Any], started: float, *, error: str) -> None:
-    record = {"key": key, "inputs": inputs, "seconds": time.perf_counter() - started, "error": error}
-    write_json(path, record, schema=_SCHEMA, version=_VERSION)
+def _place(here: dict[str, Any]) -> dict[str, Any]:
+    return {"host": here["host"], "started": here["started"]}
 
 
-def run_jobs(
-    root: Path,
-    jobs: Iterable[Job],
-    executor: Executor | Callable[[Needs], Executor] | None = None,
-    *,
-    on_change: Callable[[list[JobState]], None] | None = None,
-) -> list[JobState]:
-    """Do every job whose folder is not done, each as soon as the jobs before it are.
-
-    Parameters
-    ----------
-    root : Path
-        The study's directory, visible to every worker.
-    jobs : iterable of Job
-        With all the jobs they build on.
-    executor : object with ``submit``, or a function from `Needs` to one, or None
-        None runs in this process. A function lets GPU jobs and CPU jobs go to different queues.
-    on_change : callable
-        Called with all states whenever a job ends.
-
-    Returns
-    -------
-    list of JobState
-        In the order given. A failed job does not stop the others; those that build on it are ``"blocked"``.
-    """
-    # a key is the digest of everything before it: not to be asked for in a loop
-    by_key = {job.key: job for job in jobs}
-    parents = {key: {name: parent.key for name, parent in job.after.items()} for key, job in by_key.items()}
-    states = {key: state_of(root, job).state for key, job in by_key.items()}
-    states = {key: "done" if state == "done" else "waiting" for key, state in states.items()}  # failed ones: again
-    running: dict[str, Future] = {}
-    choose = executor if callable(executor) and not hasattr(executor, "submit") else lambda needs: executor
-
-    def changed() -> None:
-        if on_change is not None:
-            on_change([state_of(root, job) for job in by_key.values()])
-
-    with _only_run(root):
-        changed()
-        while True:
-            for key, job in by_key.items():
-                if states[key] != "waiting":
-                    continue
-                before = [states[parent] for parent in parents[key].values()]
-                if any(state in {"failed", "blocked"} for state in before):
-                    states[key] = "blocked"
-                elif all(state == "done" for state in before):
-                    arguments = (str(root), key, job.function, {**job.inputs, **job.paths}, parents[key])
-                    chosen = choose(job.needs)
-                    if chosen is None:
-                        states[key] = "done" if do_job(*arguments) else "failed"
-                        changed()
-                    else:
-                        states[key] = "running"
-                        running[key] = _submitted(chosen, arguments)
-            for key in [key for key, future in running.items() if future.done()]:
-                states[key] = "done" if _succeeded(root, key, running.pop(key)) else "failed"
-                changed()
-            if not running and "waiting" not in states.values():
-                return [state_of(root, job) for job in by_key.values()]
-            if running:
-                time.sleep(_POLL_SECONDS)
+def _write_started(path: Path, record: dict[str, Any]) -> None:
+    """Say who works here; only a display needs it, so it is not synced."""
+    path.write_text(json.dumps({"schema": _SCHEMA, "schema_version": _VERSION, **record}))
 
 
-def _submitted(executor: Any, arguments: tuple[Any, ...]) -> Future:
-    """Submit a job; an executor that refuses, like a pool that lost a worker, fails its jobs, not the study."""
+def record_failure(folder: Path, key: str, error: str, seconds: float) -> None:
+    """Write down why a job failed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"key": key, "seconds": seconds, "error": error}
+    write_json(folder / "failed.json", record, schema=_SCHEMA, version=_VERSION)
+    _LOG.warning("failed: %s: %s", key, error.strip().splitlines()[-1] if error.strip() else "")
+
+
+# Outputs ---------------------------------------------------------------------------------------------------------
+
+
+def digests_of(folder: Path, names: Iterable[str] | None) -> dict[str, str]:
+    """Return the SHA-256 of a job's outputs by name."""
+    if names is None:
+        files = (path for path in folder.rglob("*") if path.is_file())
+        found = (path.relative_to(folder) for path in files)
+        names = [str(p) for p in found if p.name not in _RECORDS and not any(part[0] == "." for part in p.parts)]
+    return {name: file_digest(folder / name) for name in sorted(names)}
+
+
+def damage(folder: Path) -> list[str]:
+    """Return what is wrong with the outputs of a done job: files that are missing or changed."""
     try:
-        return executor.submit(do_job, *arguments)
-    except Exception as error:  # noqa: BLE001
-        refused: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        refused.set_exception(error)
-        return refused
-
-
-def _succeeded(root: Path, key: str, future: Future) -> bool:
-    """Take a future's result; a worker that died takes its exception with it, which is written down here."""
-    try:
-        return bool(future.result())
-    except Exception:  # noqa: BLE001 - a lost worker fails its job, not the study
-        folder = root / "stages" / key
-        if (folder / "done.json").exists():
-            return True
-        _record(folder / "failed.json", key, {}, time.perf_counter(), error=traceback.format_exc())
-        return False
-
-
-@contextmanager
-def _only_run(root: Path) -> Iterator[None]:
-    """Hold the study's lock; the system releases it when the process ends, however it ends."""
-    root.mkdir(parents=True, exist_ok=True)
-    with open(root / ".lock", "w") as file:
+        record = read_json(folder / "done.json", schema=_SCHEMA, version=_VERSION)
+    except CheckpointError as error:
+        return [str(error)]
+    outputs = record.get("outputs")
+    if not isinstance(outputs, dict):
+        return [f"{folder / 'done.json'} holds no digests of outputs"]
+    problems = []
+    for name, digest in outputs.items():
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, workers forked meanwhile do not share it
-        except BlockingIOError as error:
-            raise ConfigError(f"another run of the study in {root} is going on: wait for it, or stop it") from error
-        yield
+            check_digest(folder / name, str(digest))
+        except CheckpointError as error:
+            problems.append(str(error))
+    return problems
+
+
+def require_outputs(folder: Path) -> None:
+    """Refuse outputs that are not what the job wrote.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the files.
+    """
+    problems = damage(folder)
+    if problems:
+        raise CheckpointError(f"{'; '.join(problems)}: run the study again, which computes that anew")
 
 
 def forget(root: Path, jobs: Iterable[Job]) -> None:

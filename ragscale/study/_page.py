@@ -96,7 +96,8 @@ class Page:
         path = Path(path)
         if path.suffix == ".md":
             folder = path.with_name(f"{path.stem}-files")
-            text = "\n\n".join([f"# {self.title}", *(self._markdown(part, folder) for part in self._parts)]) + "\n"
+            parts = (self._markdown(part, folder) for part in self._parts)
+            text = "\n\n".join([f"# {markdown(self.title)}", *parts]) + "\n"
         else:
             text = self._html()
         with atomic_write(path, "w", encoding="utf-8") as file:
@@ -120,19 +121,47 @@ class Page:
         if part.kind == "table":
             frame, name, max_rows = part.content
             with atomic_write(folder / f"{name}.csv", "w", encoding="utf-8", newline="") as file:
-                frame.to_csv(file, index=False)
-            rows = [frame.columns, ["---"] * len(frame.columns), *_cells(frame.head(max_rows))]
-            lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
-            return "\n".join([*lines, "", f"[{name}.csv]({folder.name}/{name}.csv). {part.caption}".strip()])
+                file.write(_csv(frame))
+            rows = [frame.columns, *_cells(frame.head(max_rows))]
+            lines = ["| " + " | ".join(markdown(cell) for cell in row) + " |" for row in rows]
+            lines.insert(1, "| " + " | ".join(["---"] * len(frame.columns)) + " |")
+            link = f"[{markdown(name)}.csv](<{folder.name}/{name}.csv>)"
+            more = f" First {max_rows} of {len(frame)} rows." if len(frame) > max_rows else ""
+            return "\n".join([*lines, "", f"{link}. {markdown(part.caption)}{more}".strip()])
         if part.kind == "figure":
             data, name = part.content
             with atomic_write(folder / f"{name}.png") as file:
                 file.write(data)
-            return f"![{name}]({folder.name}/{name}.png)\n\n*{part.caption}*"
+            return f"![{markdown(name)}](<{folder.name}/{name}.png>)\n\n*{markdown(part.caption)}*"
         if part.kind == "ul":
-            return "\n".join(f"- {line}" for line in part.content)
-        marks = {"h2": "## ", "h3": "### "}
-        return f"```text\n{part.content}\n```" if part.kind == "pre" else marks.get(part.kind, "") + part.content
+            return "\n".join(f"- {markdown(line)}" for line in part.content)
+        if part.kind == "pre":
+            fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", part.content)), default=0))
+            return f"{fence}text\n{part.content}\n{fence}"
+        return {"h2": "## ", "h3": "### "}.get(part.kind, "") + markdown(part.content)
+
+
+def markdown(text: Any) -> str:
+    """Return text that Markdown shows as it stands: no HTML, link, emphasis or end of a table's cell comes of it.
+
+    Examples
+    --------
+    >>> print(markdown("<b> [x](y) a|b"))
+    &lt;b&gt; \\[x\\](y) a\\|b
+    """
+    escaped = re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(str(text), quote=False))
+    return re.sub(r"\s*[\r\n\u2028\u2029]+\s*", "<br>", escaped)
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    """Return a table as CSV in which no text is a formula to a spreadsheet."""
+
+    def quiet(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
+
+    texts = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
+    safe = frame.assign(**{str(name): frame[name].map(quiet) for name in texts})
+    return safe.rename(columns=lambda name: quiet(str(name))).to_csv(index=False)
 
 
 def _anchor(text: str) -> str:
@@ -167,7 +196,7 @@ def _html_table(frame: pd.DataFrame, name: str, max_rows: int, caption: str) -> 
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
         for row in _cells(frame.head(max_rows))
     )
-    data = base64.b64encode(frame.to_csv(index=False).encode()).decode()
+    data = base64.b64encode(_csv(frame).encode()).decode()
     more = f" First {max_rows} of {len(frame)} rows." if len(frame) > max_rows else ""
     link = f'<a download="{html.escape(name)}.csv" href="data:text/csv;base64,{data}">{html.escape(name)}.csv</a>'
     return (

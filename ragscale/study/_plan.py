@@ -1,4 +1,4 @@
-"""The cells of a study and what they cost, before any is spent."""
+"""The cells of a study: which models with which D and R, before any is spent."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from ragscale.errors import ConfigError
 from ragscale.study._config import StudyConfig
-from ragscale.training import Device, ModelConfig, TrainConfig, dry_run
-
-_BYTES_PER_PARAMETER = 4  # float32 weights of one checkpoint
+from ragscale.study._models import StudyModel
+from ragscale.training import ModelConfig, TrainConfig, make_plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +27,7 @@ class Cell:
     overlap: bool
 
 
-def model_config(model: str | Mapping[str, Any], vocab_size: int) -> ModelConfig:
+def model_config(model: StudyModel | ModelConfig | str | Mapping[str, Any], vocab_size: int) -> ModelConfig:
     """Return the shape that a study names, for its vocabulary.
 
     Raises
@@ -38,30 +35,17 @@ def model_config(model: str | Mapping[str, Any], vocab_size: int) -> ModelConfig
     ConfigError
         For an unknown name or bad arguments.
     """
-    if isinstance(model, str):
-        return ModelConfig.olmo2(model, vocab_size=vocab_size)
-    shape = {name: value for name, value in model.items() if name not in {"rung", "training"}}
-    if "rung" in model:
-        shape.pop("name", None)  # a rung brings its own; that of the study is `model_name`
-        return ModelConfig.olmo2(model["rung"], vocab_size=vocab_size, **shape)
-    return ModelConfig.custom(**{**shape, "vocab_size": vocab_size})
+    return StudyModel.of(model).shape_for(vocab_size)
 
 
-def model_training(config: StudyConfig, model: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of ``TrainConfig`` for one model: the study's, and the model's own over them."""
-    return {**config.training, **({} if isinstance(model, str) else model.get("training", {}))}
-
-
-def model_name(model: str | Mapping[str, Any]) -> str:
-    """Return the short name of a model: the ladder's, or the shape's own."""
-    if isinstance(model, str):
-        return model
-    return str(model.get("name") or model.get("rung") or f"L{model.get('n_layers')}-d{model.get('d_model')}")
+def model_training(config: StudyConfig, model: StudyModel) -> TrainConfig:
+    """Return how one model is trained: the study's configuration, and the model's own fields over it."""
+    return model.config_over(config.training)  # type: ignore[arg-type]
 
 
 def prompt_length(config: StudyConfig) -> int:
     """Return the tokens that a prompt may have: what the study says, else the length of a training row."""
-    return config.max_length or config.training.get("seq_len", TrainConfig().seq_len)
+    return config.max_length or config.training.seq_len  # type: ignore[union-attr]
 
 
 def cells(config: StudyConfig, *, budget: int, vocab_size: int) -> list[Cell]:
@@ -81,16 +65,13 @@ def cells(config: StudyConfig, *, budget: int, vocab_size: int) -> list[Cell]:
     Raises
     ------
     ConfigError
-        When no cell is left for some model, or two models have one name.
+        When no cell is left for some model.
     """
-    names = [model_name(model) for model in config.models]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ConfigError(f"models are told apart by their names, but {', '.join(twice)} stands twice: give 'name'")
     grid_d, grid_r, grid_t = config.grids
     found: list[Cell] = []
-    for model in config.models:
-        shape = model_config(model, vocab_size)
+    models: Any = config.models
+    for model in models:
+        shape = model.shape_for(vocab_size)
         sizes = {"n_params": shape.n_params, "budget": budget}
         stores = {0, *grid_r.tokens(**sizes)}
         totals = grid_t.tokens(**sizes)
@@ -99,60 +80,56 @@ def cells(config: StudyConfig, *, budget: int, vocab_size: int) -> list[Cell]:
             wanted = sorted(stores | {total - tokens for total in totals if total > tokens})
             for store in wanted:
                 overlap = tokens + store > budget
-                if tokens <= budget and (not overlap or config.allow_overlap):
+                fits = tokens <= budget and store <= budget
+                if fits and (not overlap or config.allow_overlap):
                     of_model.append((tokens, store, overlap))
         if not of_model:
             raise ConfigError(
-                f"model {model_name(model)} has no cell with D + R <= T = {budget:,}: "
+                f"model {model.name} has no cell with D + R <= T = {budget:,}: "
                 f"its smallest D is {min(grid_d.tokens(**sizes)):,} tokens"
             )
         found += [
-            Cell(model=model_name(model), N=shape.n_params, seed=seed, D=tokens, R=store, overlap=overlap)
+            Cell(model=model.name, N=shape.n_params, seed=seed, D=tokens, R=store, overlap=overlap)
             for seed in config.seeds
             for tokens, store, overlap in of_model
         ]
     return found
 
 
-def plan_table(
-    config: StudyConfig, *, budget: int, vocab_size: int, device: str | Device, n_questions: int | None
-) -> pd.DataFrame:
-    """Return one row for each cell with what it costs; a checkpoint's cost stands on its R = 0 row.
+def refuse_impossible(config: StudyConfig, *, budget: int | None, vocab_size: int) -> None:
+    """Refuse what no run could do: training plans of every model, and cells where T is known.
 
-    Columns ``train_tokens`` (of the shared trunk, charged to the D that needs it, and of the decay branch),
-    ``train_flops``, ``hours`` and ``disk_bytes`` sum to the cost of the study's training; they come from
-    `ragscale.training.dry_run`. ``prompt_tokens`` is the most that scoring the cell can read: every question at full
-    length. Prompts that several stores share are read once.
+    Parameters
+    ----------
+    config : StudyConfig
+    budget : int or None
+        T; None where the split must be made first, and then only what does not depend on it is looked at.
+    vocab_size : int
+
+    Raises
+    ------
+    ConfigError
+        Listing every model whose plan cannot work.
     """
-    grid = cells(config, budget=budget, vocab_size=vocab_size)
-    costs: dict[tuple[str, int], Any] = {}
-    for model in config.models:
-        name = model_name(model)
-        training = TrainConfig(**model_training(config, model))
-        tokens = sorted({cell.D for cell in grid if cell.model == name})
-        dry = dry_run(model_config(model, vocab_size), training, tokens, device=device)
-        costs.update({(name, row["D"]): row for row in dry.to_dict("records")})
-    rows = []
-    for cell in grid:
-        cost = costs[cell.model, cell.D]
-        trained = cell.R == 0
-        totals = set(config.grids[2].tokens(n_params=cell.N, budget=budget))
-        rows.append(
-            {
-                "model": cell.model,
-                "N": cell.N,
-                "seed": cell.seed,
-                "D": cell.D,
-                "R": cell.R,
-                "tokens_per_parameter": cell.D / cell.N,
-                "store_share": cell.R / (cell.D + cell.R),
-                "on_frontier": cell.D + cell.R in totals,
-                "overlap": cell.overlap,
-                "train_tokens": cost["trained_tokens"] if trained else 0,
-                "train_flops": cost["flops"] if trained else 0.0,
-                "hours": cost["hours"] if trained else 0.0,
-                "disk_bytes": cost["N_total"] * _BYTES_PER_PARAMETER if trained else 0,
-                "prompt_tokens": float("nan") if n_questions is None else n_questions * prompt_length(config),
-            }
-        )
-    return pd.DataFrame(rows)
+    grid_d = config.grids[0]
+    problems = []
+    grid = None
+    try:
+        grid = None if budget is None else cells(config, budget=budget, vocab_size=vocab_size)
+    except ConfigError as error:
+        problems.append(str(error))
+    models: Any = config.models
+    for model in models:
+        shape = model.shape_for(vocab_size)
+        if grid is not None:
+            tokens = sorted({cell.D for cell in grid if cell.model == model.name})
+        elif grid_d.unit == "share_of_budget":
+            continue
+        else:
+            tokens = list(grid_d.tokens(n_params=shape.n_params, budget=0))
+        try:
+            make_plan(shape, model_training(config, model), tokens)
+        except ConfigError as error:
+            problems.append(f"{model.name}: {error}")
+    if problems:
+        raise ConfigError("this study cannot run:\n- " + "\n- ".join(p.replace("\n- ", "; ") for p in problems))

@@ -302,7 +302,7 @@ def _made(page: Page, fitted: _Fitted, study: Study) -> None:
         "split": f"{split.digest[:16]}, T = {split.n_tokens:,} tokens, {split.n_documents:,} documents",
         "cells": f"{len(fitted.table)} fitted rows, {len(fitted.results)} results",
         "seeds": ", ".join(map(str, study.config.seeds)),
-        "retriever": str(dict(study.config.retriever)),
+        "retriever": str(study.config.retriever),
         "Python": platform.python_version(),
         **{name: version for name in _PACKAGES if (version := _version(name))},
     }

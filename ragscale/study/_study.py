@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,25 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ragscale import results as results_table
-from ragscale._files import path_digest
-from ragscale.errors import ConfigError, ResultsError, StudyWarning
+from ragscale.errors import CheckpointError, ConfigError, ResultsError, StudyWarning
 from ragscale.fitting import ManifoldFit, fit_manifold
 from ragscale.splitting import Split
 from ragscale.study._config import StudyConfig
-from ragscale.study._jobs import Executor, Job, JobState, Needs, folder_of, run_jobs, state_of
-from ragscale.study._plan import Cell, cells, model_config, model_name, model_training, plan_table, prompt_length
+from ragscale.study._contents import Contents
+from ragscale.study._cost import StudyPlan, needs_for, plan_study
+from ragscale.study._engine import Executor, Schedule, run_jobs
+from ragscale.study._graph import STAGES, split_job, study_jobs
+from ragscale.study._jobs import Job, JobState, Needs, damage, folder_of, require_outputs, state_of, states_of
+from ragscale.study._plan import cells, refuse_impossible
+from ragscale.study._retrievers import names_in
 from ragscale.study._select import select
-from ragscale.study._stages import build_index, evaluate_run, load_tasks, make_split, prepare_questions, train_ladder
+from ragscale.study._sizes import Sizes, estimated_sizes
+from ragscale.study._stage_split import load_tasks, split_in
+from ragscale.study._status import failures_in_words, status_html, status_table
+from ragscale.study.executors import OURS, check_executor
 from ragscale.training import Device
 
-STAGES = ("split", "index", "retrieve", "train", "evaluate")
+_ORDER = ["task", "metric", "condition", "N", "D", "R", "seed"]
 
 
 class Study:
@@ -47,8 +53,28 @@ class Study:
     """
 
     def __init__(self, config: StudyConfig, directory: str | os.PathLike[str]) -> None:
+        if not isinstance(config, StudyConfig):
+            raise ConfigError(
+                f"config must be a StudyConfig, got {type(config).__name__}: StudyConfig.read reads a file"
+            )
         self.config = config
         self.directory = Path(directory)
+        if self.directory.is_file():
+            raise ConfigError(f"{self.directory} is a file: give the study a directory of its own")
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str]) -> Study:
+        """Return the study that was run in a directory.
+
+        Raises
+        ------
+        ConfigError
+            When no study was run there.
+        """
+        path = Path(directory) / "config.json"
+        if not path.is_file():
+            raise ConfigError(f"{os.fspath(directory)} holds no study: config.json is missing, which run() writes")
+        return cls(StudyConfig.read(path), directory)
 
     def __repr__(self) -> str:
         return (
@@ -56,216 +82,234 @@ class Study:
         )
 
     def _repr_html_(self) -> str:
-        status = self.status()
-        counts = status.groupby(["stage", "state"], sort=False)["seconds"].agg(["size", "sum"]).reset_index()
-        counts.columns = ["stage", "state", "jobs", "seconds"]
-        return f"<p>{html.escape(repr(self))}</p>{counts.round(1).to_html(index=False, na_rep='')}"
+        return status_html(repr(self), self.directory, self._states())
 
     # What will be done ---------------------------------------------------------------------------------------------
 
-    def plan(self, *, device: str | Device = "CPU-core") -> pd.DataFrame:
-        """Return every cell and what it costs in tokens, FLOPs, hours and bytes, before any is spent.
+    def plan(
+        self,
+        device: str | Device | None = None,
+        *,
+        n_devices: int = 1,
+        price_per_hour: float | None = None,
+    ) -> StudyPlan:
+        """Return every cell and every stage with what they cost, before any is spent.
+
+        Before the split is made, T is ``max_tokens``, or estimated from the size of the corpus.
 
         Parameters
         ----------
-        device : str or ragscale.training.Device
-            A name that `ragscale.training.dry_run` knows ("CPU-core", "H100", ...), or your own.
+        device : str or ragscale.training.Device, optional
+            A name that `ragscale.training.dry_run` knows ("CPU-core", "H100", ...), or your own. By default the GPU of
+            this machine, or a CPU core.
+        n_devices : int
+            How many of them work side by side; the wall hours follow from the jobs' order.
+        price_per_hour : float, optional
+            Of one device; gives the money, in the same currency.
+
+        Returns
+        -------
+        StudyPlan
+            ``.cells`` (also by ``plan[...]``), ``.stages`` with a last row for all of it, ``.summary()``.
 
         Raises
         ------
         ConfigError
-            When T is unknown: the configuration has no ``max_tokens`` and the split is not made yet; or when a training
-            run cannot work.
+            When a training run cannot work, or no cell is left.
         """
-        budget, vocab_size = self._sizes()
-        return plan_table(
-            self.config, budget=budget, vocab_size=vocab_size, device=device, n_questions=self._n_questions()
+        sizes = self._sizes()
+        refuse_impossible(self.config, budget=sizes.budget, vocab_size=sizes.vocab_size)
+        return plan_study(
+            self.config,
+            sizes,
+            device=device,
+            n_devices=n_devices,
+            price_per_hour=price_per_hour,
+            n_questions=self._n_questions(),
         )
 
     def _n_questions(self) -> int | None:
         """Return the questions of all tasks, or None where that takes more than reading files."""
-        config = self.config
-        if not config.tasks:
-            folder = folder_of(self.directory, self._split_job)
-            return sum(len(task.examples) for task in load_tasks([], folder)) if folder.exists() else None
-        given = [task if isinstance(task, str) else str(task.get("path_or_name")) for task in config.tasks]
-        if not all(Path(path).is_file() for path in given):
-            return None
-        return sum(len(task.examples) for task in load_tasks(_tasks(config), Path()))
+        tasks: Any = self.config.tasks
+        if not tasks:
+            if state_of(self.directory, self._split_job).state == "done":
+                return sum(len(task.examples) for task in load_tasks((), folder_of(self.directory, self._split_job)))
+            corpus: Any = self.config.corpus
+            world = corpus.get("synthetic", {})
+            return world.get("n_questions", 100) * (world.get("n_bands", 3) + 1)
+        if all(task.path is not None or "task" in task.value for task in tasks):
+            return sum(len(task.load().examples) for task in tasks)
+        return None
 
-    def _sizes(self) -> tuple[int, int]:
-        """Return T and the size of the vocabulary: of the split if it is made, else what the configuration says."""
-        job = self._split_job
-        if state_of(self.directory, job).state == "done":
-            split = self.split
-            return split.n_tokens, split.vocab_size
-        if self.config.max_tokens is None or not isinstance(self.config.tokenizer, int):
-            raise ConfigError(
-                "T and the vocabulary are not known before the split is made: set max_tokens and train a tokenizer "
-                "of a given size, or run study.run(until='split') first"
-            )
-        return self.config.max_tokens, self.config.tokenizer
+    def _sizes(self) -> Sizes:
+        """Return T and the size of the vocabulary: of the split if it is made, else known or estimated."""
+        if state_of(self.directory, self._split_job).state == "done":
+            return Sizes(budget=self.split.n_tokens, vocab_size=self.split.vocab_size)
+        if self.config.given_split is not None:
+            split = Split.load(self.config.given_split)
+            return Sizes(budget=split.n_tokens, vocab_size=split.vocab_size)
+        return estimated_sizes(self.config)
 
     # Jobs ----------------------------------------------------------------------------------------------------------
 
     @cached_property
+    def _contents(self) -> Contents:
+        return Contents(self.directory)
+
+    @cached_property
     def _split_job(self) -> Job:
-        """The split; made once for each study object, because its key reads the whole corpus."""
-        config = self.config
-        corpus = config.corpus
-        files = [] if isinstance(corpus, Mapping) else [corpus] if isinstance(corpus, str) else list(corpus)
-        missing = [path for path in [*files, *config.gold] if not Path(path).exists()]
-        if missing:
-            raise ConfigError(f"files of the study are missing: {', '.join(missing)}")
-        inputs = {
-            "documents": dict(corpus) if isinstance(corpus, Mapping) else [_content(path) for path in files],
-            "vocabulary": config.tokenizer if isinstance(config.tokenizer, int) else _content(config.tokenizer),
-            "max_tokens": config.max_tokens,
-            "validation_tokens": config.validation_tokens,
-            "seed": config.split_seed,
-            "deduplicate": config.deduplicate,
-            "decontaminated_of": [_content(task) for task in config.tasks] if config.decontaminate else None,
-            "passage_tokens": config.passage_tokens,
-            "passage_overlap": config.passage_overlap,
-            "n_workers": 1,
-        }
-        paths = {
-            "corpus": dict(corpus) if isinstance(corpus, Mapping) else files,
-            "tokenizer": config.tokenizer,
-            "decontaminate": _tasks(config) if config.decontaminate else None,
-        }
-        return Job(stage="split", label="corpus", function=make_split, inputs=inputs, paths=paths)
+        """The split; made once for each study object, because its key needs the digests of the corpus."""
+        return split_job(self.config, self._contents)
 
-    def _jobs(self) -> list[Job]:
+    def _jobs(self, needs_of: Callable[[str, Any], Needs] | None = None) -> list[Job]:
         """Return every job; the split must be done, since T decides the cells."""
-        split, config = self._split_job, self.config
-        grid = self._cells()
-        largest = max(cell.R for cell in grid)
-        common = {"threads": config.threads}
-        after_split = {"split": split}
-        jobs = [split]
-        index = None
-        if largest:
-            inputs = {"retriever": dict(config.retriever), "store_tokens": largest, **common}
-            index = Job(stage="index", label=str(largest), function=build_index, inputs=inputs, after=after_split)
-            jobs.append(index)
-        questions = Job(
-            stage="retrieve",
-            label=f"{len({cell.R for cell in grid})} stores",
-            function=prepare_questions,
-            inputs={
-                "asked": [_content(task) for task in config.tasks],
-                "gold_of": [_content(path) for path in config.gold],
-                "stores": sorted({cell.R for cell in grid}),
-                "k": config.k,
-                "conditions": [c for c in config.conditions if index is not None or c not in {"retrieved", "random"}],
-                "n_shot": config.n_shot,
-                "max_length": prompt_length(config),
-                **common,
-            },
-            paths={"tasks": _tasks(config), "gold": list(config.gold)},
-            after={"split": split, **({"index": index} if index else {})},
+        sizes = self._sizes()
+        options = {} if needs_of is None else {"needs_of": needs_of}
+        return study_jobs(
+            self.config,
+            split=self._split_job,
+            grid=cells(self.config, budget=sizes.budget, vocab_size=sizes.vocab_size),
+            vocab_size=sizes.vocab_size,
+            contents=self._contents,
+            **options,
         )
-        jobs.append(questions)
-        for model in config.models:
-            for seed in config.seeds:
-                of_run = [cell for cell in grid if cell.model == model_name(model) and cell.seed == seed]
-                stores: dict[int, list[int]] = {}
-                for cell in of_run:
-                    stores.setdefault(cell.D, []).append(cell.R)
-                training = Job(
-                    stage="train",
-                    label=f"{model_name(model)} seed {seed}",
-                    function=train_ladder,
-                    inputs={
-                        "model": _shape(model),
-                        "training": model_training(config, model),
-                        "tokens": sorted(stores),
-                        "seed": seed,
-                        "n_processes": config.processes_per_training,
-                        **common,
-                    },
-                    after=after_split,
-                    needs=Needs(gpus=config.processes_per_training, memory_gib=8.0, hours=24.0),
-                )
-                jobs.append(training)
-                for tokens, sizes in stores.items():
-                    jobs.append(
-                        Job(
-                            stage="evaluate",
-                            label=f"{model_name(model)} seed {seed} D {tokens}",
-                            function=evaluate_run,
-                            inputs={"model": model_name(model), "D": tokens, "stores": sorted(sizes), **common},
-                            after={"split": split, "train": training, "questions": questions},
-                            needs=Needs(gpus=1, memory_gib=8.0, hours=4.0),
-                        )
-                    )
-        return jobs
 
-    def _cells(self) -> list[Cell]:
-        budget, vocab_size = self._sizes()
-        return cells(self.config, budget=budget, vocab_size=vocab_size)
+    def _states(self) -> list[JobState]:
+        done = state_of(self.directory, self._split_job).state == "done"
+        return states_of(self.directory, self._jobs() if done else [self._split_job])
 
     # What is done --------------------------------------------------------------------------------------------------
 
     def run(
         self,
-        executor: Executor | Callable[[Needs], Executor] | None = None,
+        executor: Executor | Callable[[Needs], Executor | None] | None = None,
         *,
         until: str | None = None,
         progress: bool | None = None,
+        device: str | Device | None = None,
     ) -> pd.DataFrame:
         """Do everything that is not done, and return `status`.
 
-        Stages are ``split, index, retrieve, train, evaluate``. What was done before is not done again; a failed job is
-        tried again, and does not stop the others.
+        Stages are ``split, check, index, retrieve, train, evaluate`` (``check`` only for a retriever of your own). What
+        was done before is not done again, unless its files were damaged since; a failed job is tried again, and does
+        not stop the others.
 
         Parameters
         ----------
         executor : object with ``submit``, or a function from `Needs` to one, optional
-            ``concurrent.futures``, submitit, Dask (``client.get_executor()``), Ray. By default this process.
-        until : {"split", "index", "retrieve", "train", "evaluate"}, optional
+            One of `ragscale.study.executors`, anything of ``concurrent.futures``, submitit, Dask. By default this
+            process.
+        until : str, optional
             Do only the jobs of that stage and what they build on.
         progress : bool, optional
-            Show a progress bar; by default when standard error is a terminal.
+            Show a progress bar; by default on a terminal and in a notebook.
+        device : str or ragscale.training.Device, optional
+            What the jobs will run on, for executors that ask for time and memory.
 
         Raises
         ------
         ConfigError
-            When the split fails (its traceback is shown), or another run of this study is going on.
+            When the plan cannot work: before anything is spent. When the split fails (its traceback is shown), or
+            another run of this study is going on.
+
+        Warns
+        -----
+        StudyWarning
+            When jobs fail, naming them and their files; when files of done jobs were damaged and are made anew.
         """
         if until is not None and until not in STAGES:
             raise ConfigError(f"until = {until!r} must be one of {', '.join(STAGES)}")
+        check_executor(executor)
+        self._refuse_before_running()
+        try:
+            states = self._run(executor, until, progress, device)
+        finally:
+            if isinstance(executor, OURS):
+                executor.shutdown()  # it starts again with the next job
+        failed = failures_in_words(self.directory, states)
+        if failed:
+            warnings.warn(failed, StudyWarning, stacklevel=2)
+        return status_table(self.directory, states)
+
+    def _run(self, executor: Any, until: str | None, progress: bool | None, device: Any) -> list[JobState]:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.config.write(self.directory / "config.json")
         split = self._split_job
+        self._contents.save()
+        self._make_damaged_anew([split])
         (state,) = run_jobs(self.directory, [split], executor)
         if state.state != "done":
-            raise ConfigError(f"the corpus could not be split:\n{state.error}")
-        jobs = self._jobs()
+            where = folder_of(self.directory, split) / "failed.json"
+            raise ConfigError(f"the corpus could not be split ({where}):\n{state.error}")
+        sizes = self._sizes()
+        refuse_impossible(self.config, budget=sizes.budget, vocab_size=sizes.vocab_size)
+        jobs = self._jobs(needs_for(self.config, sizes, device=device, executor=executor))
+        self._contents.save()
         if until is not None:
             jobs = _with_ancestors([job for job in jobs if job.stage == until])
-        show = sys.stderr.isatty() if progress is None else progress
+        self._make_damaged_anew(jobs)
+        return self._run_showing(jobs, executor, progress)
+
+    def _refuse_before_running(self) -> None:
+        """Refuse what the settings alone show to be impossible, and a retriever that cannot be built."""
+        config = self.config
+        known = config.given_split is not None or (config.max_tokens is not None and isinstance(config.tokenizer, int))
+        sizes = self._sizes()
+        refuse_impossible(config, budget=sizes.budget if known else None, vocab_size=sizes.vocab_size)
+        retriever: Any = config.retriever
+        if any(config.grids[1].values) or config.grids[2].values:
+            own = [name for name in dict.fromkeys(names_in(retriever.value)) if not name.startswith("ragscale.")]
+            if own:
+                import logging
+
+                logging.getLogger("ragscale").warning("this study imports and runs %s", ", ".join(own))
+            retriever.build()
+
+    def _make_damaged_anew(self, jobs: list[Job]) -> None:
+        """Let jobs run again whose outputs are no longer what they wrote."""
+        problems = []
+        for state in states_of(self.directory, jobs):
+            folder = folder_of(self.directory, state.job)
+            if state.state == "done" and (found := damage(folder)):
+                problems += found
+                (folder / "done.json").unlink()
+        if problems:
+            more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+            warnings.warn(
+                f"files of done jobs were damaged, and are made anew: {'; '.join(problems[:5])}{more}",
+                StudyWarning,
+                stacklevel=4,
+            )
+
+    def _run_showing(self, jobs: list[Job], executor: Any, progress: bool | None) -> list[JobState]:
+        show = sys.stderr.isatty() or "ipykernel" in sys.modules if progress is None else progress
         with tqdm(total=len(jobs), desc="study", unit="job", disable=not show) as bar:
 
-            def on_change(states: list[JobState]) -> None:
-                bar.n = sum(state.state == "done" for state in states)
-                failed = sum(state.state in {"failed", "blocked"} for state in states)
-                bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
+            def on_change(schedule: Schedule) -> None:
+                if not show:
+                    return
+                counts = schedule.counts()
+                bar.n = counts["done"]
+                failed = counts["failed"] + counts["blocked"]
+                bar.set_postfix_str(
+                    f"{counts['running']} running{f', {failed} failed' if failed else ''}", refresh=False
+                )
                 bar.refresh()
 
-            return _status_table(run_jobs(self.directory, jobs, executor, on_change=on_change))
+            return run_jobs(self.directory, jobs, executor, on_change=on_change)
 
     def status(self) -> pd.DataFrame:
-        """Return one row for each job: stage, label, state, seconds, and the error of those that failed."""
-        split = self._split_job
-        done = state_of(self.directory, split).state == "done"
-        return _status_table([state_of(self.directory, job) for job in (self._jobs() if done else [split])])
+        """Return one row for each job: stage, label, state, seconds, progress, and the error of those that failed.
+
+        For training that is going on, ``step`` of ``steps``, ``tokens_per_second`` and ``hours_left`` come from its
+        metrics.
+        """
+        return status_table(self.directory, self._states())
 
     @property
     def split(self) -> Split:
         """The split of the corpus."""
-        return Split.load(folder_of(self.directory, self._split_job) / "split")
+        return split_in(folder_of(self.directory, self._split_job))
 
     def results(self) -> pd.DataFrame:
         """Return the results table: every evaluated cell, in one order whoever computed it.
@@ -273,34 +317,56 @@ class Study:
         Raises
         ------
         ResultsError
-            When nothing is evaluated yet.
+            When nothing is evaluated yet, saying what failed; or when a file of results was damaged since.
+
+        Warns
+        -----
+        StudyWarning
+            When jobs failed, so that their cells are missing.
         """
-        tables = [
-            results_table.read(folder_of(self.directory, job) / "results.jsonl")
-            for job in self._jobs()
-            if job.stage == "evaluate" and state_of(self.directory, job).state == "done"
-        ]
+        states = self._states()
+        tables, damaged = [], []
+        for state in states:
+            if state.job.stage == "evaluate" and state.state == "done":
+                folder = folder_of(self.directory, state.job)
+                try:
+                    require_outputs(folder)
+                    tables.append(results_table.read(folder / "results.jsonl"))
+                except CheckpointError as error:
+                    damaged.append(str(error))
+        if damaged:
+            raise ResultsError("; ".join(damaged[:5]))
+        failed = failures_in_words(self.directory, states)
         if not tables:
-            raise ResultsError("nothing is evaluated yet: run the study first")
-        order = ["task", "metric", "condition", "N", "D", "R", "seed"]
-        table = pd.concat(tables, ignore_index=True).sort_values(by=order, kind="stable", ignore_index=True)
+            raise ResultsError(f"nothing is evaluated yet: {failed or 'run the study first'}")
+        if failed:
+            warnings.warn(f"these results lack cells: {failed}", StudyWarning, stacklevel=2)
+        table = pd.concat(tables, ignore_index=True).sort_values(by=_ORDER, kind="stable", ignore_index=True)
         return pd.DataFrame(table)
 
     def coverage(self) -> pd.DataFrame:
         """Return how often the passages shown, and the whole store, hold an answer: it needs no model.
 
         One row for each task, condition and store R: ``n_questions, n_left_out``, ``hit_rate`` (of the k passages in
-        the prompt) and ``answer_in_store``.
+        the prompt) and ``answer_in_store``. Retrieval is measured at ``coverage_sizes`` stores beside the grid's.
 
         Raises
         ------
         ResultsError
-            When the prompts are not made yet.
+            When the prompts are not made yet, or the file was damaged since.
         """
-        (job,) = [job for job in self._jobs() if job.stage == "retrieve"]
-        if state_of(self.directory, job).state != "done":
-            raise ResultsError("nothing is retrieved yet: study.run(until='retrieve') is enough")
-        return pd.read_csv(folder_of(self.directory, job) / "coverage.csv")
+        (state,) = [state for state in self._states() if state.job.stage == "retrieve"] or [None]
+        if state is None or state.state != "done":
+            failed = failures_in_words(self.directory, self._states())
+            raise ResultsError(
+                f"nothing is retrieved yet: {failed or 'study.run(until=' + repr('retrieve') + ') is enough'}"
+            )
+        folder = folder_of(self.directory, state.job)
+        try:
+            require_outputs(folder)
+        except CheckpointError as error:
+            raise ResultsError(str(error)) from error
+        return pd.read_csv(folder / "coverage.csv")
 
     def missing(self) -> pd.DataFrame:
         """Return the jobs that are not done, with what stopped them."""
@@ -310,9 +376,9 @@ class Study:
     def missing_cells(self) -> pd.DataFrame:
         """Return the checkpoints (``model, seed, D``) of the plan whose cells are not evaluated."""
         waiting = [
-            {"model": job.inputs["model"], "seed": job.after["train"].inputs["seed"], "D": job.inputs["D"]}
-            for job in self._jobs()
-            if job.stage == "evaluate" and state_of(self.directory, job).state != "done"
+            {"model": state.job.inputs.model, "seed": state.job.inputs.seed, "D": state.job.inputs.D}
+            for state in self._states()
+            if state.job.stage == "evaluate" and state.state != "done"
         ]
         return pd.DataFrame(waiting, columns=["model", "seed", "D"])
 
@@ -339,6 +405,9 @@ class Study:
             Naming the cells of the plan that are not evaluated, so that the fit lacks them.
         """
         missing = self.missing_cells()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StudyWarning)  # said once, below
+            results = self.results()
         if len(missing):
             named = ", ".join(
                 f"{row['model']} seed {row['seed']} D {row['D']:,}" for row in missing.head(5).to_dict("records")
@@ -349,7 +418,7 @@ class Study:
                 StudyWarning,
                 stacklevel=2,
             )
-        return fit_manifold(select(self.results(), metric=metric, task=task), law, **options)
+        return fit_manifold(select(results, metric=metric, task=task), law, **options)
 
     def report(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write the report: one self-contained HTML page, or Markdown with pictures beside it for ``.md``.
@@ -362,51 +431,26 @@ class Study:
 
     def shapes(self) -> pd.DataFrame:
         """Return the models: layers, width, and parameters counted in each convention."""
-        _, vocab_size = self._sizes()
+        vocab_size = self._sizes().vocab_size
         rows = []
-        for model in self.config.models:
-            shape = model_config(model, vocab_size)
+        models: Any = self.config.models
+        for model in models:
+            shape = model.shape_for(vocab_size)
             counts = {"N": shape.n_params, "core": shape.n_core, "head": shape.n_head, "N_total": shape.n_params_total}
-            rows.append({"model": model_name(model), "layers": shape.n_layers, "width": shape.d_model, **counts})
+            rows.append({"model": model.name, "layers": shape.n_layers, "width": shape.d_model, **counts})
         return pd.DataFrame(rows)
 
 
-def _shape(model: str | Mapping[str, Any]) -> Any:
-    """Return what says the shape of a model, without how it is trained."""
-    return model if isinstance(model, str) else {name: value for name, value in model.items() if name != "training"}
-
-
-def _tasks(config: StudyConfig) -> list[Any]:
-    """Return the tasks as JSON-able arguments of `ragscale.evaluation.load_task`."""
-    return [task if isinstance(task, str) else dict(task) for task in config.tasks]
-
-
-def _content(given: str | Mapping[str, Any]) -> Any:
-    """Return what a path, or a task that names one, stands for: a file by its name and digest, the rest as it is."""
-    if isinstance(given, Mapping):
-        return {name: _content(value) if name in {"path_or_name", "source"} else value for name, value in given.items()}
-    return [Path(given).name, path_digest(given)] if Path(given).exists() else given
-
-
 def _with_ancestors(jobs: list[Job]) -> list[Job]:
+    """Return jobs and all that must be done before them, parents first."""
     found: dict[str, Job] = {}
+
+    def add(job: Job) -> None:
+        if job.key not in found:
+            for parent in job.before:
+                add(parent)
+            found[job.key] = job
+
     for job in jobs:
-        found.update({parent.key: parent for parent in _with_ancestors(list(job.after.values()))})
-        found[job.key] = job
+        add(job)
     return list(found.values())
-
-
-def _status_table(states: list[JobState]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "stage": state.job.stage,
-                "label": state.job.label,
-                "state": state.state,
-                "seconds": state.seconds,
-                "error": state.error.strip().splitlines()[-1] if state.error.strip() else "",
-                "key": state.job.key,
-            }
-            for state in states
-        ]
-    )

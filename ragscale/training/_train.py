@@ -423,6 +423,8 @@ class _Run:
 
     def _run(self, segment: Segment, *, later: Sequence[Segment]) -> Any:
         folder = self._states(segment)
+        if segment.tokens is None and self._has_state(folder, segment.stop):
+            return None  # without the lock: another process may be training the trunk further, beyond this branch
         with _only_one(folder, self.processes.first):
             self.processes.wait()
             if segment.tokens is not None and self.processes.first:
@@ -447,6 +449,13 @@ class _Run:
         if segment.tokens is not None and self.plan.config.schedule != "wsd-s" and self.processes.first:
             shutil.rmtree(folder, ignore_errors=True)
         return checkpoint
+
+    def _has_state(self, folder: Path, step: int) -> bool:
+        there = False
+        with self.processes.first_only() as first:
+            if first:
+                there = find_state(folder, after=step - 1, at_most=step) is not None
+        return bool(self.processes.say(there))
 
     def _with_compile(self, segment: Segment, step: int, later: Sequence[Segment]) -> TrainConfig:
         """Return the config with ``compile`` decided by how many steps this call has still to do."""

@@ -15,7 +15,8 @@ import pytest
 import small_jobs
 
 from ragscale.errors import ConfigError
-from ragscale.study._jobs import Job, Needs, folder_of, forget, run_jobs
+from ragscale.study._engine import run_jobs
+from ragscale.study._jobs import Job, Needs, folder_of, forget
 
 
 def diamond(trace, *, middle=small_jobs.add, extra=None):
@@ -126,7 +127,8 @@ import small_jobs
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from ragscale.study._jobs import Job, run_jobs
+from ragscale.study._engine import run_jobs
+from ragscale.study._jobs import Job
 job = Job(stage="add", label="slow", function=small_jobs.add_when_allowed, inputs={inputs!r})
 run_jobs(Path({str(tmp_path / "study")!r}), [job], ProcessPoolExecutor(1, mp_context=get_context("fork")))
 """
@@ -152,10 +154,10 @@ def test_a_pool_that_forked_its_workers_during_one_run_serves_the_next(tmp_path)
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from ragscale.study._jobs import _only_run
+from ragscale.study._locks import only_run
 with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
     for _ in range(2):
-        with _only_run(Path({str(tmp_path)!r})):
+        with only_run(Path({str(tmp_path)!r})):
             pool.submit(int).result()
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -163,8 +165,8 @@ with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
 
 def test_two_runs_of_one_study_at_a_time_are_refused_and_a_killed_one_leaves_no_lock(tmp_path):
     code = (
-        "import time\nfrom pathlib import Path\nfrom ragscale.study._jobs import _only_run\n"
-        f"with _only_run(Path({str(tmp_path)!r})):\n    print('held', flush=True)\n    time.sleep(60)\n"
+        "import time\nfrom pathlib import Path\nfrom ragscale.study._locks import only_run\n"
+        f"with only_run(Path({str(tmp_path)!r})):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None

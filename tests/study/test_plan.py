@@ -1,12 +1,17 @@
 """Cells never let a model train on its store, the frontier is exact, and costs add up to those of the training plan."""
 
+import json
+
+import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ragscale.errors import ConfigError
-from ragscale.study import Grid, StudyConfig
-from ragscale.study._plan import cells, model_config, model_name, model_training, plan_table
+from ragscale.study import Grid, StudyConfig, StudyPlan
+from ragscale.study._cost import plan_study
+from ragscale.study._plan import cells, model_config, model_training, refuse_impossible
+from ragscale.study._sizes import Sizes, estimated_sizes
 from ragscale.training import Device, ModelConfig, TrainConfig, make_plan
 
 BUDGET = 1_000_000
@@ -15,6 +20,7 @@ DEVICE = Device(name="one GFLOP/s", peak_flops=1e9, memory_gib=None, mfu=1.0)
 
 def config(**changes):
     base = {"corpus": {"synthetic": {}}, "models": ["0.15M"], "D": [200_000, 400_000, 800_000], "R": [100_000, 300_000]}
+    changes = {"training": {"seq_len": 64}, **changes}
     return StudyConfig(**{**base, **changes})
 
 
@@ -54,47 +60,123 @@ def test_a_model_without_a_cell_is_refused_with_the_reason():
         cells(config(), budget=100_000, vocab_size=256)
 
 
+def plan(config, *, n_questions=30, **options):
+    options = {"device": DEVICE, "n_devices": 1, "price_per_hour": None, **options}
+    return plan_study(config, Sizes(budget=BUDGET, vocab_size=256), n_questions=n_questions, **options)
+
+
 @pytest.mark.parametrize("decay", [0.1, 0.5])
 def test_train_tokens_are_those_of_trunk_and_branches(decay):
     training = {"seq_len": 64, "batch_tokens": 640, "decay_fraction": decay}
-    table = plan_table(config(training=training), budget=BUDGET, vocab_size=256, device=DEVICE, n_questions=30)
+    table = plan(config(training=training)).cells
     model = ModelConfig.olmo2("0.15M", vocab_size=256)
-    plan = make_plan(model, TrainConfig(**training), [200_000, 400_000, 800_000])
-    assert table["train_tokens"].sum() == plan.tokens_trained
-    assert table["train_flops"].sum() == pytest.approx(plan.tokens_trained * model.flops(64))
+    expected = make_plan(model, TrainConfig(**training), [200_000, 400_000, 800_000])
+    assert table["train_tokens"].sum() == expected.tokens_trained
+    assert table["train_flops"].sum() == pytest.approx(expected.tokens_trained * model.flops(64))
     assert table["hours"].sum() == pytest.approx(table["train_flops"].sum() / 1e9 / 3600)
     assert (table.loc[table["R"] > 0, "train_tokens"] == 0).all()
     assert (table["prompt_tokens"] == 30 * 64).all()
 
 
+def test_money_and_device_hours_do_not_depend_on_how_many_devices_share_the_work():
+    chosen = config(training={"seq_len": 64, "batch_tokens": 640}, seeds=(0, 1, 2))
+    alone, shared = (plan(chosen, n_devices=n, price_per_hour=2.5) for n in (1, 4))
+    assert alone.device_hours == shared.device_hours
+    assert alone.money == pytest.approx(2.5 * alone.device_hours) == shared.money
+    assert shared.wall_hours < alone.wall_hours
+    assert alone.wall_hours >= alone.device_hours
+    assert shared.wall_hours >= alone.device_hours / 4
+    stages = alone.stages.set_index("stage")
+    for name in ("device_hours", "cpu_hours", "money", "disk_gib", "jobs"):
+        assert stages.loc["total", name] == pytest.approx(stages[name].drop("total").sum())
+    assert stages.loc["evaluate", "device_hours"] > 0, "evaluation is paid for too"
+
+
+def test_the_wall_hours_are_those_of_the_longest_chain_where_there_are_devices_enough():
+    chosen = config(training={"seq_len": 64, "batch_tokens": 640}, D=[800_000], R=[])
+    many = plan(chosen, n_devices=100, n_questions=0)
+    flops = many.cells["train_flops"].sum()
+    assert 1 < many.wall_hours / (flops / 1e9 / 3600) < 1.2, "the rest is the start of three processes"
+
+
+def test_a_plan_without_questions_that_can_be_counted_says_so():
+    assert "questions are not counted" in plan(config(), n_questions=None).note
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"n_devices": 0}, "n_devices = 0"),
+        ({"n_devices": 1.5}, "n_devices = 1.5"),
+        ({"price_per_hour": -1}, "price_per_hour = -1"),
+        ({"price_per_hour": "2 EUR"}, "price_per_hour = '2 EUR'"),
+        ({"device": "H900"}, "device must be one of"),
+    ],
+)
+def test_wrong_arguments_are_named(options, match):
+    with pytest.raises(ConfigError, match=match):
+        plan(config(), **options)
+
+
+def test_a_run_that_needs_more_devices_than_there_are_is_refused():
+    with pytest.raises(ConfigError, match="processes_per_training = 2"):
+        plan(config(processes_per_training=2), n_devices=1)
+
+
+def test_a_plan_is_written_and_read(tmp_path):
+    made = plan(config(), price_per_hour=1.0)
+    made.to_json(tmp_path / "plan.json")
+    again = StudyPlan.from_json(tmp_path / "plan.json")
+    pd.testing.assert_frame_equal(again.to_frame(), made.to_frame())
+    assert again.summary() == made.summary()
+    assert len(made.summary()) < 2000
+    assert "tabular" in made.to_latex()
+
+
 def test_a_training_run_that_cannot_work_is_refused_before_any_is_spent():
+    wrong = config(training={"seq_len": 64, "batch_tokens": 64_000})
+    with pytest.raises(ConfigError, match=r"0\.15M: .*D=200000 is 4 steps"):
+        refuse_impossible(wrong, budget=BUDGET, vocab_size=256)
     with pytest.raises(ConfigError, match="D=200000 is 4 steps"):
-        plan_table(
-            config(training={"seq_len": 64, "batch_tokens": 64_000}),
-            budget=BUDGET,
-            vocab_size=256,
-            device=DEVICE,
-            n_questions=None,
-        )
+        refuse_impossible(wrong, budget=None, vocab_size=256)
 
 
 def test_a_model_may_be_a_rung_with_its_own_training():
-    chosen = config(models=[{"rung": "0.15M", "training": {"learning_rate": 0.5}}, "0.5M"], training={"seed": 3})
+    chosen = config(models=[{"rung": "0.15M", "training": {"learning_rate": 0.5}}, "0.5M"], training={"z_loss": 0.1})
     first, second = chosen.models
-    assert model_name(first) == "0.15M"
+    assert first.name == "0.15M"
     assert model_config(first, 256) == model_config("0.15M", 256)
-    assert model_training(chosen, first) == {"seed": 3, "learning_rate": 0.5}
-    assert model_training(chosen, second) == {"seed": 3}
+    assert (model_training(chosen, first).learning_rate, model_training(chosen, first).z_loss) == (0.5, 0.1)
+    assert model_training(chosen, second) == TrainConfig(z_loss=0.1)
     assert {cell.model for cell in cells(chosen, budget=BUDGET, vocab_size=256)} == {"0.15M", "0.5M"}
 
 
 def test_models_of_one_name_are_refused_and_told_apart_by_a_name_of_their_own():
     sweep = [{"rung": "0.15M", "training": {"learning_rate": rate}} for rate in (0.01, 0.02)]
     with pytest.raises(ConfigError, match=r"0\.15M stands twice"):
-        cells(config(models=sweep), budget=BUDGET, vocab_size=256)
+        config(models=sweep)
     named = [{**model, "name": f"rate {i}"} for i, model in enumerate(sweep)]
     found = cells(config(models=named), budget=BUDGET, vocab_size=256)
     assert {(cell.model, cell.N) for cell in found} == {(f"rate {i}", found[0].N) for i in range(2)}
+
+
+@pytest.mark.parametrize(("tokenizer", "least", "most"), [(1024, 0.8, 1.25), (300, 0.5, 2.0)])
+def test_t_before_the_split_is_near_what_the_split_will_have(tmp_path, tokenizer, least, most):
+    from ragscale.datasets import synthetic_corpus
+    from ragscale.splitting import train_tokenizer
+
+    world = synthetic_corpus(n_documents=400, n_entities=20)
+    texts = [document.text for document in world.documents]
+    true = sum(len(ids) + 1 for ids in train_tokenizer(texts, tokenizer)(texts)["input_ids"])
+    guess = estimated_sizes(config(corpus={"synthetic": {"n_documents": 400}}, tokenizer=tokenizer))
+    assert least < guess.budget / true < most
+    assert "estimated" in guess.note
+    (tmp_path / "corpus.jsonl").write_text(
+        "".join(json.dumps({"id": str(i), "text": t}) + "\n" for i, t in enumerate(texts))
+    )
+    files = config(corpus=str(tmp_path / "corpus.jsonl"), tokenizer=tokenizer, tasks=["squad.jsonl"])
+    assert 0.4 < estimated_sizes(files).budget / true < 2.5  # an invented language: shorter words than English
+    assert estimated_sizes(files.replace(max_tokens=1000)).budget == 1000
 
 
 def test_ratios_depend_on_the_model_and_counts_do_not():

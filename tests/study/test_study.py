@@ -1,59 +1,21 @@
-"""The study on the synthetic world: the same results from every executor and after every kill, and nothing built in."""
+"""The study on the synthetic world: what is computed when, what is kept, and nothing built in."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from pathlib import Path
+import warnings
 
 import pandas as pd
 import pytest
+from tiny_study import ONE, SETTINGS, TINY, begun, copy_of, outputs
 
 from ragscale.errors import ConfigError, ResultsError, StudyWarning
 from ragscale.fitting import Log1p
+from ragscale.splitting import Split
 from ragscale.study import Study, StudyConfig
-from ragscale.study._study import STAGES
+from ragscale.study._graph import STAGES
 
 pytest.importorskip("torch")
-
-TINY = StudyConfig(
-    corpus={"synthetic": {"n_documents": 400, "n_entities": 20, "n_questions": 5, "n_bands": 2}},
-    models=[{"n_layers": 1, "d_model": 16, "n_heads": 2, "d_ff": 32, "name": "tiny"}],
-    D=[4_000, 8_000],
-    R=[3_000],
-    budgets=[9_000],
-    tokenizer=300,
-    validation_tokens=500,
-    passage_tokens=48,
-    k=1,
-    seeds=(0, 1),
-    training={"seq_len": 128, "batch_tokens": 256, "allow_short_runs": True, "precision": "fp32"},
-)
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory) -> Study:
-    study = Study(TINY, tmp_path_factory.mktemp("study"))
-    status = study.run(progress=False)
-    assert set(status["state"]) == {"done"}, status["error"].tolist()
-    return study
-
-
-def outputs(study: Study) -> dict[str, bytes]:
-    """Return the bytes of everything that later stages and people read; what a kill left half made is hidden."""
-    names = ("results.jsonl", "coverage.csv", "model.safetensors", "manifest.json")
-    files = {path.relative_to(study.directory): path for name in names for path in study.directory.rglob(name)}
-    return {str(name): path.read_bytes() for name, path in files.items() if not any(p[0] == "." for p in name.parts)}
-
-
-def of_seed_0(study: Study) -> pd.DataFrame:
-    """Return the results of the first seed alone, for tests whose every job is a new process."""
-    return study.results().query("seed == 0").reset_index(drop=True)
+LAW = Log1p(tie=True, fixed={"A": 0.0, "alpha": 0.3, "eta": 1e-3})
 
 
 def test_every_planned_cell_is_in_the_results(done):
@@ -68,6 +30,27 @@ def test_every_planned_cell_is_in_the_results(done):
     assert done.missing().empty
 
 
+def test_each_branch_is_a_job_that_follows_its_piece_of_the_trunk(done):
+    jobs = {job.label: job for job in done._jobs() if job.stage == "train" and "seed 0" in job.label}
+    assert list(jobs) == ["tiny seed 0 trunk to step 13", "tiny seed 0 trunk to step 26"] + [
+        f"tiny seed 0 D {tokens}" for tokens in (4_000, 8_000)
+    ]
+    trunk, rest, short, long = jobs.values()
+    assert [job.label for job in short.follows] == [trunk.label], "it need not wait for the rest of the trunk"
+    assert [job.label for job in rest.follows] == [trunk.label]
+    assert [job.label for job in long.follows] == [rest.label]
+
+
+def test_pieces_of_a_run_are_those_of_one_call_of_train(done, tmp_path):
+    """Trunk and branches as jobs of their own give the weights that one call gives."""
+    from ragscale.training import Checkpoint, train
+
+    inputs = next(job.inputs for job in done._jobs() if job.label == "tiny seed 1 D 8000")
+    (whole,) = train(inputs.model, done.split, inputs.training, tokens=8_000, out=tmp_path / "run", progress=False)
+    (run,) = {path.parent for path in done.directory.glob("runs/*/D8000") if Checkpoint.load(path).seed == 1}
+    assert (whole.path / "model.safetensors").read_bytes() == (run / "D8000" / "model.safetensors").read_bytes()
+
+
 def test_coverage_is_known_before_any_model_is_trained(done, tmp_path):
     study = Study(TINY, tmp_path)
     study.run(until="split", progress=False)
@@ -80,19 +63,39 @@ def test_coverage_is_known_before_any_model_is_trained(done, tmp_path):
     assert retrieved.groupby("task")["answer_in_store"].apply(lambda shares: shares.is_monotonic_increasing).all()
 
 
+def test_coverage_is_measured_at_twenty_sizes_and_agrees_with_the_prompts_where_both_are(done):
+    coverage, results = done.coverage(), done.results()
+    assert (coverage.query("condition == 'retrieved'").groupby("task")["R"].nunique() >= 20).all()
+    asked = results.query("condition == 'retrieved' and metric == 'nll_per_token'")
+    for name in ("hit_rate", "answer_in_store"):
+        both = asked.merge(coverage, on=["task", "condition", "R"], suffixes=("", "_there"))
+        assert len(both) == len(asked)
+        assert both[name].to_numpy() == pytest.approx(both[f"{name}_there"].to_numpy())
+
+
+def test_hits_between_the_stores_of_the_grid_are_what_prompts_at_those_sizes_show(done, tmp_path):
+    between = done.coverage().query("condition == 'retrieved'")
+    sizes = sorted(set(between["R"]) - {1_000, 3_000, 5_000})[5::7]
+    more = copy_of(done, tmp_path / "study", TINY.replace(R=[*sizes, 3_000], coverage_sizes=0))
+    more.run(until="retrieve", progress=False)
+    both = more.coverage().merge(between, on=["task", "condition", "R"], suffixes=("", "_between"))
+    assert set(sizes) <= set(both["R"])
+    for name in ("hit_rate", "answer_in_store"):
+        assert both[name].to_numpy() == pytest.approx(both[f"{name}_between"].to_numpy(), nan_ok=True)
+
+
 def test_a_fit_names_the_cells_that_it_lacks(done, tmp_path):
-    study = Study(TINY, shutil.copytree(done.directory, tmp_path / "study"))
+    study = copy_of(done, tmp_path / "study")
     (lost,) = (job for job in study._jobs() if job.stage == "evaluate" and job.label == "tiny seed 1 D 4000")
     shutil.rmtree(tmp_path / "study" / "stages" / lost.key)
-    law = Log1p(tie=True, fixed={"A": 0.0, "alpha": 0.3, "eta": 1e-3})
     with pytest.warns(StudyWarning, match=r"lacks 1 checkpoints of the plan \(tiny seed 1 D 4,000\)"):
-        study.fit(metric="nll_per_token", law=law)
+        study.fit(metric="nll_per_token", law=LAW)
     assert study.missing_cells().to_dict("records") == [{"model": "tiny", "seed": 1, "D": 4_000}]
 
 
 def test_a_notebook_shows_the_state_of_every_stage(done):
     page = done._repr_html_()
-    assert all(f"<td>{stage}</td>" in page for stage in STAGES)
+    assert all(f"<td>{stage}</td>" in page for stage in STAGES if stage != "check")
 
 
 def test_files_count_by_their_content_and_not_by_their_place(tmp_path):
@@ -107,10 +110,35 @@ def test_files_count_by_their_content_and_not_by_their_place(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / inner).write_text("some text")
         config = StudyConfig(corpus=str(tmp_path / name), models=["0.05M"], D=[10], R=[], tasks=["squad.jsonl"])
-        return Study(config, tmp_path)._split_job.inputs["documents"][0][1]
+        return Study(config, tmp_path)._split_job.inputs.content[0][1]
 
     assert key("here", "one") == key("there", "one") != key("elsewhere", "another")
     assert key_of_folder("texts", "a.txt") == key_of_folder("moved", "a.txt") != key_of_folder("renamed", "b.txt")
+
+
+def test_a_corpus_is_read_once_and_known_when_it_is_gone(tmp_path):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(json.dumps({"id": "a", "text": "one"}) + "\n")
+    config = StudyConfig(corpus=str(corpus), models=["0.05M"], D=[10], R=[], tasks=["squad.jsonl"])
+    first = Study(config, tmp_path)
+    key = first._split_job.key
+    first._contents.save()
+    corpus.unlink()
+    assert Study(config, tmp_path)._split_job.key == key
+    with pytest.raises(ConfigError, match=r"missing: .*corpus\.jsonl"):
+        Study(config, tmp_path / "other")._split_job
+    corpus.write_text(json.dumps({"id": "a", "text": "two"}) + "\n")
+    assert Study(config, tmp_path)._split_job.key != key
+
+
+def test_keys_do_not_hold_what_leaves_every_byte_as_it_is(done):
+    logistics = {"log_every": 5, "save_minutes": 1.0, "keep_states": 3, "allow_short_runs": True}
+    training = {**SETTINGS["training"], **logistics}
+    changed = Study(StudyConfig(**{**SETTINGS, "training": training, "n_workers": 2}), done.directory)
+    assert [job.key for job in changed._jobs()] == [job.key for job in done._jobs()]
+    other = Study(StudyConfig(**{**SETTINGS, "training": {**training, "learning_rate": 0.1}}), done.directory)
+    different = {job.stage for job, old in zip(other._jobs(), done._jobs(), strict=True) if job.key != old.key}
+    assert different == {"train", "evaluate"}
 
 
 def test_a_second_run_does_nothing(done):
@@ -119,165 +147,109 @@ def test_a_second_run_does_nothing(done):
     assert before == {path: path.stat().st_mtime_ns for path in done.directory.rglob("done.json")}
 
 
-def test_a_process_pool_gives_the_same_bytes(done, tmp_path):
-    study = Study(TINY, tmp_path)
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
-        study.run(executor, progress=False)
-    assert outputs(study) == outputs(done)
-
-
-def test_submitit_gives_the_same_results(done, tmp_path):
-    submitit = pytest.importorskip("submitit")
-    executor = submitit.LocalExecutor(folder=tmp_path / "logs")
-    executor.update_parameters(timeout_min=5)
-    jobs = []
-
-    class Keeping:
-        def submit(self, function, *arguments):
-            jobs.append(executor.submit(function, *arguments))
-            return jobs[-1]
-
-    study = Study(StudyConfig.from_dict({**TINY.to_dict(), "seeds": [0]}), tmp_path / "study")
-    study.run(Keeping(), progress=False)
-    for job in jobs:
-        job._process.wait()  # submitit leaves that to the end of the program
-    pd.testing.assert_frame_equal(study.results(), of_seed_0(done))
-
-
-def test_dask_gives_the_same_results(done, tmp_path):
-    distributed = pytest.importorskip("distributed")
-    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
-    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
-        study = Study(TINY, tmp_path / "study")
-        study.run(client.get_executor(), progress=False)
-    pd.testing.assert_frame_equal(study.results(), done.results())
-
-
-def test_ray_gives_the_same_results(done, tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray")
-
-    class RayFuture:  # this and the next as in docs/guide/run-a-study.md
-        def __init__(self, reference):
-            self.reference = reference
-
-        def done(self):
-            return bool(ray.wait([self.reference], timeout=0)[0])
-
-        def result(self):
-            return ray.get(self.reference)
-
-    class RayExecutor:
-        def submit(self, function, *arguments):
-            return RayFuture(ray.remote(function).remote(*arguments))
-
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else it leaves a token in the home directory
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    study = Study(TINY, tmp_path / "study")
-    with tempfile.TemporaryDirectory(prefix="ray-") as short:  # sockets lie in it, whose paths must be short
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR", _temp_dir=short)
-        try:
-            study.run(RayExecutor(), progress=False)
-        finally:
-            ray.shutdown()
-    pd.testing.assert_frame_equal(study.results(), done.results())
-
-
-@pytest.mark.parametrize("n_workers", [0, 2])
-def test_a_study_killed_in_every_stage_goes_on_and_ends_with_the_same_bytes(done, tmp_path, n_workers):
-    TINY.write(tmp_path / "given.json")
-    script = Path(__file__).parent / "jobs" / "kill_often.py"
-    ended = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "given.json"), str(tmp_path / "study"), str(n_workers)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    *killed, last = json.loads(ended.stdout)
-    assert [(run["stage"], run["ended"]) for run in killed] == [
-        (stage, -signal.SIGKILL) for stage in STAGES for _ in range(4)
-    ], ended.stderr[-3000:]
-    assert last["ended"] == 0, ended.stderr[-3000:]
-    for run in killed:
-        assert run["done"].items() <= last["done"].items(), "what was done is done again"
-    assert outputs(Study(TINY, tmp_path / "study")) == outputs(done)
-
-
-def of_two_processes(directory: Path, **training: int) -> Study:
-    """Return the study of one seed, trained by two processes under torchrun."""
-    changes = {"seeds": [0], "processes_per_training": 2, "training": {**TINY.training, **training}}
-    return Study(StudyConfig.from_dict({**TINY.to_dict(), **changes}), directory)
-
-
-def test_two_processes_per_training_give_the_results_of_one(done, tmp_path):
-    study = of_two_processes(tmp_path)
-    status = study.run(progress=False)
-    assert set(status["state"]) == {"done"}, status["error"].tolist()
-    pd.testing.assert_frame_equal(study.results(), of_seed_0(done), rtol=1e-5)
-
-
-def test_a_failing_torchrun_is_reported_with_what_failed_in_it(done, tmp_path):
-    study = of_two_processes(tmp_path, batch_tokens=384)
-    status = study.run(until="train", progress=False).set_index("stage")
-    reason = "a batch of 3 rows of 128 tokens cannot be shared by 2 processes"
-    assert status.loc["train", "state"] == "failed"
-    assert reason in str(status.loc["train", "error"]), "the last line says it"
-    (record,) = tmp_path.glob("stages/train-*/failed.json")
-    error = json.loads(record.read_text())["error"]
-    assert "torchrun ended with 1" in error
-    assert "_train_process.py" in error, "with the traceback of the process that failed"
-
-
 def test_more_values_of_d_branch_from_the_trunk_that_is_there(done, tmp_path):
-    more = StudyConfig.from_dict({**TINY.to_dict(), "D": [4_000, 8_000, 12_000]})
-    study = Study(more, shutil.copytree(done.directory, tmp_path / "study"))
+    study = copy_of(done, tmp_path / "study", TINY.replace(D=[4_000, 8_000, 12_000]))
     trunks = sorted(path.name for path in (done.directory / "runs").iterdir())
-    study.run(progress=False)
+    before = {path.parent.name for path in study.directory.rglob("done.json")}
+    status = study.run(progress=False)
     assert sorted(path.name for path in (study.directory / "runs").iterdir()) == trunks
-    old, new = done.results(), study.results()
-    kept = new[new["D"] < 12_000].reset_index(drop=True)
-    pd.testing.assert_frame_equal(kept, old)
-    assert set(new["D"]) == {4_000, 8_000, 12_000}
+    new = status[~status["key"].isin(before)]
+    assert set(new.query("stage in ['train', 'evaluate']")["label"]) == {
+        f"tiny seed {seed} {piece}" for seed in (0, 1) for piece in ("trunk to step 38", "D 12000")
+    }, "nothing that was trained or evaluated is done again"
+    old, results = done.results(), study.results()
+    pd.testing.assert_frame_equal(results[results["D"] < 12_000].reset_index(drop=True), old)
+    assert set(results["D"]) == {4_000, 8_000, 12_000}
 
 
-def test_a_failing_cell_is_reported_and_the_rest_goes_on(tmp_path):
-    broken = {"n_layers": 1, "d_model": 17, "n_heads": 2, "d_ff": 32, "name": "odd"}
-    config = StudyConfig.from_dict({**TINY.to_dict(), "seeds": [0], "D": [4_000], "budgets": []})
-    with pytest.raises(ConfigError, match="d_model=17"):
-        Study(StudyConfig.from_dict({**config.to_dict(), "models": [broken], "max_tokens": 9_000}), tmp_path).plan()
-    no_retriever = StudyConfig.from_dict({**config.to_dict(), "retriever": {"factory": "ragscale.retrieval:Nothing"}})
-    study = Study(no_retriever, tmp_path / "study")
-    status = study.run(progress=False).set_index("stage")["state"].to_dict()
-    assert status == {"split": "done", "index": "failed", "retrieve": "blocked", "train": "done", "evaluate": "blocked"}
+def test_a_study_is_opened_where_it_was_run(done, tmp_path):
+    again = Study.open(done.directory)
+    assert again.config == done.config
+    pd.testing.assert_frame_equal(again.results(), done.results())
+    with pytest.raises(ConfigError, match="holds no study"):
+        Study.open(tmp_path)
+
+
+def test_a_split_that_exists_is_taken_and_not_made_again(one, tmp_path):
+    given = Split.load(one.split.path)
+    questions = sorted((one.split.path.parent / "questions").glob("*.jsonl"))
+    tasks = [
+        {"path_or_name": str(path), "kind": "likelihood", "template": {"question": "{question}"}} for path in questions
+    ]
+    gold = [str(one.split.path.parent / "gold.jsonl")]
+    config = ONE.replace(corpus=given, tasks=tasks, gold=gold)
+    assert config == StudyConfig.from_dict(config.to_dict()) != ONE
+    study = Study(config, tmp_path / "study")
+    assert study.plan()["D"].tolist() == one.plan()["D"].tolist()
+    assert set(study.run(progress=False)["state"]) == {"done"}
+    assert not list((tmp_path / "study").rglob("manifest.json")), "it stays where it is"
+    pd.testing.assert_frame_equal(study.results(), one.results())
+
+
+def test_a_failing_cell_is_said_aloud_and_the_rest_goes_on(tmp_path):
+    study = Study(
+        ONE.replace(
+            models=[*SETTINGS["models"], {**SETTINGS["models"][0], "name": "odd", "training": {"eos_id": 9_999}}]
+        ),
+        tmp_path,
+    )
+    with pytest.warns(StudyWarning, match=r"1 of 9 jobs failed, and 2 wait.*train odd seed 0.*failed\.json"):
+        status = study.run(progress=False)
+    assert status.loc[status["label"].str.startswith("tiny"), "state"].tolist() == ["done"] * 3
+    assert status.loc[status["label"].str.startswith("odd"), "state"].tolist() == ["failed", "blocked", "blocked"]
+    with pytest.warns(StudyWarning, match="these results lack cells: 1 of 9 jobs failed"):
+        assert set(study.results()["model"]) == {"tiny"}
+    assert "jobs failed" in study._repr_html_()
     missing = study.missing()
-    assert "Nothing" in missing.loc[missing["stage"] == "index", "error"].iloc[0]
-    with pytest.raises(ResultsError, match="nothing is evaluated yet"):
+    assert len(missing) == 3
+    assert "eos_id=9999" in missing["error"].iloc[0]
+
+
+def test_nothing_evaluated_says_what_failed_or_that_nothing_was_run(tmp_path, one):
+    with pytest.raises(ResultsError, match="run the study first"):
+        Study(ONE, tmp_path).results()
+    study = begun(one, tmp_path / "study", ONE.replace(training={**SETTINGS["training"], "eos_id": 9_999}))
+    with pytest.warns(StudyWarning, match="jobs failed"):
+        study.run(progress=False)
+    with pytest.raises(ResultsError, match=r"nothing is evaluated yet: 1 of .* jobs failed.*eos_id=9999"):
         study.results()
+
+
+@pytest.mark.parametrize("changes", [{"max_tokens": 3_000}, {"training": {"seq_len": 128, "batch_tokens": 4096}}])
+def test_a_plan_that_cannot_work_is_refused_before_anything_is_split(tmp_path, changes):
+    study = Study(ONE.replace(**changes), tmp_path / "study")
+    with pytest.raises(ConfigError, match="this study cannot run") as planned:
+        study.plan()
+    with pytest.raises(ConfigError, match="this study cannot run") as ran:
+        study.run(progress=False)
+    assert str(planned.value) == str(ran.value)
+    assert not (tmp_path / "study").exists()
+
+
+def test_the_plan_says_that_t_is_estimated_until_the_split_is_made(done, tmp_path):
+    guess = Study(TINY, tmp_path).plan()
+    assert "estimated" in guess.note
+    assert len(Study(TINY.replace(max_tokens=10_000), tmp_path).plan()) == 10
+    assert done.plan().note == ""
 
 
 def test_the_world_decides_the_answer(done, tmp_path):
     """A store that holds no fact about anybody cannot have a hit; nothing in the study assumes that it does."""
-    unread = {"n_documents": 400, "n_entities": 20, "n_questions": 5, "n_bands": 2, "reading_share": 0.9}
-    study = Study(StudyConfig.from_dict({**TINY.to_dict(), "corpus": {"synthetic": unread}, "seeds": [0]}), tmp_path)
+    unread = {**SETTINGS["corpus"]["synthetic"], "reading_share": 0.9}
+    study = Study(ONE.replace(corpus={"synthetic": unread}), tmp_path)
     study.run(until="retrieve", progress=False)
-    (theirs,) = (pd.read_csv(path) for path in study.directory.rglob("coverage.csv"))
-    (ours,) = (pd.read_csv(path) for path in done.directory.glob("stages/retrieve-*/coverage.csv"))
-    hits = [table.query("condition == 'retrieved'")["hit_rate"].mean() for table in (theirs, ours)]
+    theirs, ours = study.coverage(), done.coverage()
+    hits = [table.query("condition == 'retrieved' and R == 3000")["hit_rate"].mean() for table in (theirs, ours)]
     assert hits[0] < hits[1]
 
 
-def test_the_report_is_one_file_without_network(done, tmp_path):
-    pytest.importorskip("matplotlib").use("Agg")
-    law = Log1p(tie=True, fixed={"A": 0.0, "alpha": 0.3, "eta": 1e-3})
-    text = done.report(tmp_path / "report.html", law=law, n_resamples=20).read_text()
-    for heading in ("The answer", "The fixed budget", "Controls", "The gain taken apart", "How this was made"):
-        assert heading in text
-    assert "http" not in text.replace("http-equiv", "")
-    assert done.report(tmp_path / "report.md", law=law, n_resamples=20).read_text().startswith("# ")
+def test_outputs_are_whole(done):
+    assert len(outputs(done)) == 2 * 4 + 1 + 1 + 3, "checkpoints and results; manifest; coverage; tokens of three tasks"
 
 
-def test_the_plan_needs_t_before_the_split_is_made(tmp_path):
-    with pytest.raises(ConfigError, match="T and the vocabulary are not known"):
-        Study(TINY, tmp_path).plan()
-    assert len(Study(StudyConfig.from_dict({**TINY.to_dict(), "max_tokens": 10_000}), tmp_path).plan()) == 10
+def test_a_run_says_nothing_when_all_is_well(one, tmp_path):
+    study = copy_of(one, tmp_path / "study")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        study.run(progress=False)
+        study.results()

@@ -36,3 +36,9 @@ def add_when_allowed(folder, inputs, folders):
 def die(folder, inputs, folders):
     """Kill the process, as the system does when memory is short."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def visible_gpus(seconds):
+    """Return which GPU this process may use, after a while."""
+    time.sleep(seconds)
+    return os.environ["CUDA_VISIBLE_DEVICES"]

@@ -1,0 +1,141 @@
+"""Everything that can be wrong with a study's settings by themselves."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ragscale._counts import as_count
+from ragscale.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ragscale.study._config import StudyConfig
+
+CONDITIONS = ("closed-book", "retrieved", "oracle", "random")
+_COUNTS = (
+    ("threads", 1),
+    ("n_workers", 1),
+    ("processes_per_training", 1),
+    ("coverage_sizes", 0),
+    ("passage_tokens", 1),
+    ("passage_overlap", 0),
+    ("validation_tokens", 0),
+    ("n_shot", 0),
+    ("split_seed", 0),
+)
+
+
+def whole(value: Any) -> int | None:
+    """Return a count however it is written (5, 5e6, a NumPy integer), None for anything else."""
+    try:
+        return as_count("value", value, least=-(2**62))
+    except ConfigError:
+        return None
+
+
+def problems_of(config: StudyConfig, *, settled: bool) -> list[str]:
+    """List what is wrong; whole floats become ints. ``settled`` says that models, tasks and training are objects."""
+    found: list[str] = []
+    for name, low in _COUNTS:
+        _count(config, name, low, found)
+    for name in ("max_tokens", "max_length"):
+        if getattr(config, name) is not None:
+            _count(config, name, 1, found)
+    if isinstance(config.k, list | tuple):
+        found.append(
+            f"k = {list(config.k)!r} must be one whole number; for several k run a study for each in the same "
+            "directory: the split, the index and the trained models are shared"
+        )
+    else:
+        _count(config, "k", 1, found)
+    if isinstance(config.tokenizer, str):
+        if not config.tokenizer:
+            found.append("tokenizer is empty: give a name, a path, or the size of a vocabulary to train")
+    else:
+        _count(config, "tokenizer", 1, found)
+    flags = {name: getattr(config, name) for name in ("decontaminate", "allow_overlap")}
+    found += [
+        f"{name} = {value!r} must be true or false" for name, value in flags.items() if not isinstance(value, bool)
+    ]
+    if config.deduplicate not in (None, "exact", "minhash"):
+        found.append(f"deduplicate = {config.deduplicate!r} must be 'exact', 'minhash' or None")
+    _check_lists(config, found)
+    for name, zero in (("D", False), ("R", True), ("budgets", True)):
+        grid = getattr(config, name)
+        if hasattr(grid, "problems"):
+            found += grid.problems(name, zero=zero)
+    overlap, size = config.passage_overlap, config.passage_tokens
+    if isinstance(overlap, int) and isinstance(size, int) and overlap >= size > 0:
+        found.append(f"passage_overlap = {overlap} must be below passage_tokens = {size}")
+    _check_corpus(config, found)
+    if settled:
+        _check_training(config, found)
+    return found
+
+
+def _count(config: StudyConfig, name: str, low: int, found: list[str]) -> None:
+    value = whole(getattr(config, name))
+    if value is None or value < low:
+        found.append(f"{name} = {getattr(config, name)!r} must be a whole number of at least {low}")
+    else:
+        object.__setattr__(config, name, value)
+
+
+def _check_lists(config: StudyConfig, found: list[str]) -> None:
+    seeds = config.seeds if isinstance(config.seeds, tuple) else ()
+    whole_seeds = [s for s in seeds if isinstance(s, int | np.integer) and not isinstance(s, bool) and s >= 0]
+    if not seeds or len(whole_seeds) < len(seeds) or len(set(seeds)) < len(seeds):
+        found.append(f"seeds = {config.seeds!r} must be distinct whole numbers of at least 0, and at least one")
+    else:
+        object.__setattr__(config, "seeds", tuple(int(seed) for seed in seeds))
+    unknown = [c for c in config.conditions if c not in CONDITIONS]
+    if unknown:
+        found.append(f"conditions has {unknown}, known are {list(CONDITIONS)}")
+    wrong = [path for path in config.gold if not isinstance(path, str)]
+    if wrong:
+        found.append(f"gold must be files, got {wrong}")
+
+
+def _check_corpus(config: StudyConfig, found: list[str]) -> None:
+    if isinstance(config.corpus, Mapping) and "synthetic" in config.corpus:
+        from ragscale.datasets import synthetic_corpus
+
+        known = list(inspect.signature(synthetic_corpus).parameters)
+        unknown = sorted(set(config.corpus["synthetic"]) - set(known))
+        if unknown:
+            found.append(f"corpus: synthetic_corpus has no {', '.join(unknown)}; known are {', '.join(known)}")
+    elif isinstance(config.corpus, tuple) and not config.corpus:
+        found.append("corpus is empty: name at least one file")
+
+
+def _check_training(config: StudyConfig, found: list[str]) -> None:
+    """Check what takes several settings together: objects are there by now."""
+    models: Any = config.models
+    training: Any = config.training
+    names = [model.name for model in models]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        found.append(f"models are told apart by their names, but {', '.join(twice)} stands twice: give 'name'")
+    for model in models:
+        try:
+            chosen = model.config_over(training)
+        except ConfigError as error:
+            found.append(str(error).replace("\n- ", "; "))
+            continue
+        if chosen.seed != 0 and chosen.seed not in config.seeds:
+            found.append(
+                f"training of {model.name} has seed = {chosen.seed}, which seeds = {config.seeds} replaces: give seeds"
+            )
+        if chosen.seq_len > model.shape.max_seq_len:
+            found.append(
+                f"{model.name}: seq_len = {chosen.seq_len} exceeds the model's max_seq_len = {model.shape.max_seq_len}"
+            )
+        size = config.tokenizer if isinstance(config.tokenizer, int) and config.given_split is None else 0
+        if model.own_vocabulary and model.shape.vocab_size < size:
+            found.append(
+                f"{model.name} has vocab_size = {model.shape.vocab_size}, below the tokenizer's {size}: "
+                f"give vocab_size={size}, or leave it out of a dictionary"
+            )
