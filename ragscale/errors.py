@@ -14,6 +14,10 @@ class ConfigError(RagscaleError, ValueError):
     """A configuration or argument cannot work; the message lists every problem."""
 
 
+class ImmutableError(ConfigError, AttributeError):
+    """An attribute was set that cannot change after construction."""
+
+
 class TaskError(ConfigError):
     """A task file is malformed, or a task cannot be asked for; the message lists every problem.
 

@@ -33,7 +33,9 @@ from ragscale._files import (
 )
 from ragscale.errors import CheckpointError, ConfigError, NotIndexedError, RagscaleError
 from ragscale.passages import Passage
-from ragscale.retrieval._hits import Hits, in_order
+from ragscale.retrieval._checked import as_passages, check_passages, checked_hits
+from ragscale.retrieval._hits import Hits
+from ragscale.retrieval._sealed import Sealed, unsealed
 
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -52,12 +54,13 @@ _FIELDS = {
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogatepass", "newline": "\n"}
 
 
-class Retriever(ABC):
+class Retriever(Sealed, ABC):
     """Find the passages that help to answer a query.
 
     A subclass writes `_index` and `_search`; everything else (checks, order, padding, stores of every size, saving)
     is done here. The constructor should only keep its arguments: they are recorded, and a retriever is copied and
-    loaded by calling the constructor with them again.
+    loaded by calling the constructor with them again. They cannot be set afterwards (`ImmutableError`), except by
+    the methods that a subclass writes.
 
     Examples
     --------
@@ -113,7 +116,7 @@ class Retriever(ABC):
         """
         return [self._prefix(n)._search(queries, min(k, n)) for n in n_passages_per_store]
 
-    def _save(self, directory: Path) -> None:  # noqa: B027
+    def _save(self, directory: Path) -> None:
         """Write the index into an existing directory; by default nothing, and loading indexes anew."""
 
     def _load(self, directory: Path) -> None:
@@ -135,13 +138,15 @@ class Retriever(ABC):
 
     # What a user calls
 
-    def index(self, passages: Iterable[Passage], *, progress: bool = False) -> Self:
+    def index(self, passages: Iterable[Passage] | Iterable[str], *, progress: bool = False) -> Self:
         """Index passages in store order, so that every smaller store is a prefix.
 
         Parameters
         ----------
-        passages : iterable of Passage
+        passages : iterable of Passage, Store, or iterable of str
             At least one, with unique ids. A sequence that is not a list is kept as it is (it may be memory-mapped).
+            Plain strings become passages whose ids are their places, ``"0", "1", ...``, of as many tokens as they
+            have words (characters in scripts without spaces).
         progress : bool
             Show a progress bar.
 
@@ -153,14 +158,22 @@ class Retriever(ABC):
         Raises
         ------
         ConfigError
-            When there is no passage, or one is not a `Passage` or repeats an id.
+            When there is no passage, or one is neither a `Passage` nor a string like the others, or repeats an id.
+
+        Examples
+        --------
+        >>> from ragscale.retrieval import BM25Retriever
+        >>> retriever = BM25Retriever().index(["A red fish.", "Blue."])
+        >>> retriever.passages[1], retriever.n_tokens
+        (Passage(id='1', text='Blue.', n_tokens=1, document_id='1', n_new_tokens=1), 4)
         """
-        kept = _as_sequence(passages)
+        kept = as_passages(passages)
         self._passages, self._prefixes, self._progress = None, {}, progress
-        cumulative = _check_passages(kept)
+        cumulative = check_passages(kept)
         self._set_passages(kept, cumulative)
         try:
-            self._index(kept)
+            with unsealed(self):
+                self._index(kept)
         except BaseException:
             self._passages = None
             raise
@@ -234,32 +247,19 @@ class Retriever(ABC):
         filled = [n for n in counts if n > 0]
         if not filled or not texts:
             return found
-        if filled == [self.n_passages]:
-            answers: Sequence[Any] = [self._search(texts, min(k, self.n_passages))]
-        else:
-            answers = self._search_nested(texts, min(k, filled[-1]), filled)
-        for n, answer in zip(filled, answers, strict=True):
-            found[n] = self._checked(answer, len(texts), k, n)
-        return found
-
-    def _checked(self, answer: Any, n_queries: int, k: int, n_passages: int) -> Hits:
-        """Put an answer of the subclass in order; refuse what breaks the contract."""
-        extra = answer.filtered if isinstance(answer, Hits) else {}
-        rows, scores = (answer.ids, answer.scores) if isinstance(answer, Hits) else answer
-        rows, scores = np.asarray(rows), np.asarray(scores)
+        with unsealed(self):
+            if filled == [self.n_passages]:
+                answers: Any = [self._search(texts, min(k, self.n_passages))]
+            else:
+                answers = self._search_nested(texts, min(k, filled[-1]), filled)
         name = type(self).__name__
-        if rows.shape != scores.shape or rows.ndim != 2 or rows.shape[0] != n_queries:
-            raise ConfigError(
-                f"{name} returned rows {rows.shape} and scores {scores.shape}, expected both ({n_queries}, at most {k})"
-            )
-        if rows.size and (rows.max() >= n_passages or rows.min() < -1):
-            raise ConfigError(
-                f"{name} returned row {rows.max() if rows.max() >= n_passages else rows.min()} "
-                f"from a store of {n_passages} passages: rows are 0 to {n_passages - 1}, or -1"
-            )
-        if np.isnan(scores).any():
-            raise ConfigError(f"{name} returned a score that is not a number; give -inf to what is not a hit")
-        return Hits(*in_order(rows, scores, k), extra)
+        answers = list(answers) if isinstance(answers, Iterable) else answers
+        if not isinstance(answers, list) or len(answers) != len(filled):
+            got = f"{len(answers)} answers" if isinstance(answers, list) else f"a {type(answers).__name__}"
+            raise ConfigError(f"{name}._search_nested returned {got} for {len(filled)} stores, expected one for each")
+        for n, answer in zip(filled, answers, strict=True):
+            found[n] = checked_hits(answer, name=name, n_queries=len(texts), k=k, n_passages=n)
+        return found
 
     def n_passages_in_store(self, store_tokens: int) -> int:
         """Return how many passages the store of R tokens holds: the longest prefix with at most R unique tokens."""
@@ -336,8 +336,9 @@ class Retriever(ABC):
 
     def _write(self, folder: Path, stored: Sequence[Passage] | None) -> None:
         """Fill an empty folder with everything that `load` reads, and last the description of it all."""
-        arguments = self._save_arguments(folder)
-        self._save(folder)
+        with unsealed(self):
+            arguments = self._save_arguments(folder)
+            self._save(folder)
         if stored is not None:
             with atomic_write(folder / _PASSAGES, "w", **_TEXT) as file:
                 file.writelines(json.dumps(_fields(passage), ensure_ascii=False) + "\n" for passage in stored)
@@ -383,7 +384,7 @@ class Retriever(ABC):
                 f"{directory}: {', '.join(missing)} could not be stored with the index; "
                 f"load it with {kind.__name__}.load(path, {', '.join(f'{name}=...' for name in missing)})"
             )
-        kept = _read_passages(directory) if passages is None else _as_sequence(passages)
+        kept = _read_passages(directory) if passages is None else as_passages(passages)
         if passages_digest(kept) != description["passages_digest"]:
             raise CheckpointError(
                 f"{directory} was indexed over {description['n_passages']} other passages than the {len(kept)} given: "
@@ -392,7 +393,8 @@ class Retriever(ABC):
         self = kind._restore(directory, description["arguments"], arguments, kept)
         self._prefixes = {}
         self._set_passages(kept, _cumulative(kept))
-        self._load(directory)
+        with unsealed(self):
+            self._load(directory)
         return self
 
     @classmethod
@@ -434,6 +436,10 @@ class Retriever(ABC):
 
     def _set_passages(self, passages: Sequence[Passage], cumulative: NDArray[np.int64]) -> None:
         self._passages, self._cumulative_tokens = passages, cumulative
+
+    def _adopt(self, passages: Sequence[Passage]) -> None:
+        """Take equal passages as one's own, so that retrievers over the same ones hold the same object."""
+        self._passages = passages
 
     def _require_index(self) -> Sequence[Passage]:
         if self._passages is None:
@@ -480,34 +486,6 @@ def _check_files(directory: Path, digests: Mapping[str, str]) -> None:
             problems.append(f"{name} was changed")
     if problems:
         raise CheckpointError(f"{directory} is damaged: {'; '.join(problems)}")
-
-
-def _as_sequence(passages: Iterable[Passage]) -> Sequence[Passage]:
-    if isinstance(passages, Sequence) and not isinstance(passages, list | str):
-        return passages
-    return tuple(passages)
-
-
-def _check_passages(passages: Sequence[Passage]) -> NDArray[np.int64]:
-    """Return the cumulative unique tokens, or report every problem."""
-    if not len(passages):
-        raise ConfigError("there is no passage to index")
-    problems, seen = [], set()
-    counts = np.empty(len(passages), dtype=np.int64)
-    for row, passage in enumerate(passages):
-        if not isinstance(passage, Passage):
-            problems.append(f"row {row} is a {type(passage).__name__}, not a Passage")
-            continue
-        if passage.id in seen:
-            problems.append(f"row {row} repeats the id {passage.id!r}")
-        seen.add(passage.id)
-        counts[row] = passage.n_new_tokens or 0
-        if counts[row] < 0:
-            problems.append(f"row {row} has n_new_tokens = {passage.n_new_tokens}")
-    if problems:
-        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise ConfigError(f"these passages cannot be indexed: {'; '.join(problems[:10])}{more}")
-    return np.cumsum(counts)
 
 
 def _cumulative(passages: Sequence[Passage]) -> NDArray[np.int64]:

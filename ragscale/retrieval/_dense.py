@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ragscale._counts import as_counts
 from ragscale._files import atomic_write, read_json, write_json
-from ragscale.errors import CheckpointError, ConfigError, TruncationWarning
+from ragscale.errors import CheckpointError, ConfigError
 from ragscale.passages import Passage
 from ragscale.retrieval._base import Retriever
 from ragscale.retrieval._dense_exact import (
@@ -32,7 +32,7 @@ from ragscale.retrieval._dense_exact import (
 )
 from ragscale.retrieval._dense_gpu import DeviceVectors, torch_device
 from ragscale.retrieval._dense_index import FaissIndex
-from ragscale.retrieval._embeddings import embed
+from ragscale.retrieval._embeddings import embed, embed_queries, warn_about_truncation
 from ragscale.retrieval._encoder import Encoder, Truncation, unit_length
 
 Metric = Literal["inner_product", "cosine", "l2"]
@@ -147,7 +147,8 @@ class DenseRetriever(Retriever):
             raise ConfigError("; ".join(problems))
         self.encoder, self.spec, self.metric, self.depth = encoder, index, metric, depth
         self.n_probe, self.ef_search, self.train, self.train_size = n_probe, ef_search, train, train_size
-        self.increments, self.cache, self.block_size, self.device = tuple(increments), cache, block_size, device
+        self.increments, self.cache = tuple(as_counts("increments", increments)), cache
+        self.block_size, self.device = block_size, device
         self.device_share, self.device_dtype = device_share, device_dtype
         self.recall_queries, self.build_threads, self.memory_map = recall_queries, build_threads, memory_map
         self._on_device: DeviceVectors | None = None
@@ -169,15 +170,16 @@ class DenseRetriever(Retriever):
             block_size=self.block_size,
             track=lambda starts: self._track(starts, what="encode"),
         )
-        if self._truncation.n_truncated:
-            cut = self._truncation
-            warnings.warn(
-                f"{cut.n_truncated} of {cut.n_texts} passages are longer than the encoder reads: it never saw "
-                f"{cut.n_tokens_lost} of {cut.n_tokens} tokens; cut passages shorter or choose another encoder",
-                TruncationWarning,
-                stacklevel=4,
-            )
+        warn_about_truncation(self._truncation, "passages")
+        self._state = self._encoder.state()
         self._build(self._prepared(vectors))
+
+    def _require_same_encoder(self) -> None:
+        if self._encoder.state() != self._state:
+            raise ConfigError(
+                f"the weights of this {type(self._encoder).__name__} have changed since the passages were encoded: "
+                "queries and passages no longer belong together; index again"
+            )
 
     def _prepared(self, vectors: Floats) -> Floats:
         return unit_length(vectors) if self.metric == "cosine" else np.ascontiguousarray(vectors, dtype=np.float32)
@@ -229,7 +231,8 @@ class DenseRetriever(Retriever):
         if isinstance(self.train, np.ndarray):
             vectors = self.train
         else:
-            texts = [one.text if isinstance(one, Passage) else one for one in self.train]
+            given = [self.train] if isinstance(self.train, str) else self.train
+            texts = [one.text if isinstance(one, Passage) else one for one in given]
             vectors, _ = embed(self._encoder, texts, cache=self.cache, block_size=self.block_size)
         if vectors.ndim != 2 or vectors.shape[1] != self._encoder.dim:
             raise ConfigError(f"train must be texts or vectors (n, {self._encoder.dim}), got shape {vectors.shape}")
@@ -242,7 +245,8 @@ class DenseRetriever(Retriever):
 
     def _search_nested(self, queries: Sequence[str], k: int, n_passages_per_store: Sequence[int]) -> list[Answer]:
         counts = list(n_passages_per_store)
-        vectors = self._prepared(self._encoder.encode_queries(queries))
+        self._require_same_encoder()
+        vectors = self._prepared(embed_queries(self._encoder, queries))
         answers = self._search_vectors(vectors, k, counts)
         if self.recall_queries and not self._is_flat:
             new = [n for n in counts if n not in self._measured_at and n != self.n_passages]
@@ -406,10 +410,11 @@ class DenseRetriever(Retriever):
         -------
         dict of int to float
         """
-        sizes = [self.n_tokens] if store_tokens is None else list(store_tokens)
+        queries = [queries] if isinstance(queries, str) else list(queries)
+        sizes = [self.n_tokens] if store_tokens is None else as_counts("store_tokens", store_tokens)
         counts = {size: self.n_passages_in_store(size) for size in sizes}
         wanted = sorted({n for n in counts.values() if n > 0})
-        self._measure(self._prepared(self._encoder.encode_queries(queries)), wanted, "given queries", k)
+        self._measure(self._prepared(embed_queries(self._encoder, list(queries))), wanted, "given queries", k)
         return {size: self._recall[n]["recall"] if n else 1.0 for size, n in counts.items()}
 
     def _measure(self, queries: Floats, counts: list[int], source: str, k: int) -> None:
@@ -506,7 +511,7 @@ class DenseRetriever(Retriever):
 
     def _load(self, directory: Path) -> None:
         described = read_json(directory / "dense.json", schema=_SCHEMA, version=_VERSION)
-        self._encoder = self.encoder
+        self._encoder, self._state = self.encoder, self.encoder.state()
         if self._encoder.digest != described["encoder_digest"]:
             raise CheckpointError(
                 f"{directory} was indexed with another encoder (digest {described['encoder_digest'][:12]}) than the "

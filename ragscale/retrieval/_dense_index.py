@@ -100,6 +100,12 @@ class FaissIndex:
         faiss = load_faiss()
         if not self.is_trained:
             assert train is not None
+            n_lists = int(getattr(self.inner, "nlist", 0))
+            if len(train) < max(1, n_lists):
+                raise ConfigError(
+                    f"index={self.spec!r} learns {n_lists} lists and cannot be trained on {len(train)} vectors: give "
+                    f"train= or train_size= of at least {n_lists} ({self.train_size:,} by default), or fewer lists"
+                )
             try:
                 self.index.train(np.ascontiguousarray(train))
             except RuntimeError as error:

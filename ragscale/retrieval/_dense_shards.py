@@ -15,6 +15,7 @@ from ragscale.passages import Passage
 from ragscale.retrieval._base import Retriever
 from ragscale.retrieval._dense import Answer, DenseRetriever, _Texts
 from ragscale.retrieval._dense_exact import ordered
+from ragscale.retrieval._embeddings import embed_queries
 from ragscale.retrieval._encoder import Encoder
 
 _SCHEMA, _VERSION = "ragscale.dense_shards", 1
@@ -77,7 +78,9 @@ class ShardedDenseRetriever(Retriever):
         return self._search_nested(queries, k, [self.n_passages])[0]
 
     def _search_nested(self, queries: Sequence[str], k: int, n_passages_per_store: Sequence[int]) -> list[Answer]:
-        vectors = self._encoder.encode_queries(queries)
+        for shard in self._shards:
+            shard._require_same_encoder()
+        vectors = embed_queries(self._encoder, queries)
         counts = list(n_passages_per_store)
         none: Answer = (np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32))
         answers = [none for _ in counts]

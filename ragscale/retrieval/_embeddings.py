@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ragscale._files import atomic_write, value_digest
-from ragscale.errors import ConfigError
+from ragscale.errors import ConfigError, TruncationWarning
 from ragscale.retrieval._encoder import Encoder, Kind, Truncation, Vectors
 
 Track = Callable[[Iterable[int]], Iterator[int]]
@@ -66,6 +67,25 @@ def embed(
         vectors[start : start + len(block)] = encoded
         truncation += cut
     return vectors, truncation
+
+
+def embed_queries(encoder: Encoder, queries: Sequence[str]) -> Vectors:
+    """Encode queries, and say in numbers what the encoder did not read of them."""
+    before = encoder.truncation("query")
+    vectors = encoder.encode_queries(queries)
+    warn_about_truncation(encoder.truncation("query") - before, "queries")
+    return vectors
+
+
+def warn_about_truncation(cut: Truncation, what: str) -> None:
+    """Say in numbers what an encoder did not read."""
+    if cut.n_truncated:
+        warnings.warn(
+            f"{cut.n_truncated} of {cut.n_texts} {what} are longer than the encoder reads: it never saw "
+            f"{cut.n_tokens_lost} of {cut.n_tokens} tokens; cut {what} shorter or choose another encoder",
+            TruncationWarning,
+            stacklevel=6,
+        )
 
 
 def _encoded(encoder: Encoder, block: list[str], kind: Kind) -> tuple[Vectors, Truncation]:

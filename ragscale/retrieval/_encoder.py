@@ -25,6 +25,7 @@ from ragscale._files import (
 )
 from ragscale.errors import CheckpointError, ConfigError, RagscaleError
 from ragscale.retrieval._base import _bind, _class_named, _is_json, _name
+from ragscale.retrieval._sealed import Sealed, unsealed
 
 Kind = Literal["passage", "query"]
 Vectors = NDArray[np.float32]
@@ -58,7 +59,7 @@ class Truncation:
         return Truncation(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
-class Encoder(ABC):
+class Encoder(Sealed, ABC):
     """Turn texts into vectors whose inner products say how well a passage answers a query.
 
     A subclass writes `dim` and `_encode`. An encoder with something to learn from texts also writes `is_fitted` and
@@ -98,7 +99,7 @@ class Encoder(ABC):
     def _encode(self, texts: Sequence[str], kind: Kind) -> ArrayLike:
         """Return one vector per text, shape (n_texts, dim); there is at least one text."""
 
-    def _fit(self, texts: Sequence[str]) -> None:  # noqa: B027
+    def _fit(self, texts: Sequence[str]) -> None:
         """Learn from texts (at least one); by default there is nothing to learn."""
 
     @property
@@ -116,10 +117,10 @@ class Encoder(ABC):
             )
         return dict(self._arguments)
 
-    def _save(self, directory: Path) -> None:  # noqa: B027
+    def _save(self, directory: Path) -> None:
         """Write what `_fit` learned into an existing directory; by default nothing."""
 
-    def _load(self, directory: Path) -> None:  # noqa: B027
+    def _load(self, directory: Path) -> None:
         """Read what `_save` wrote."""
 
     # What a user calls
@@ -153,7 +154,8 @@ class Encoder(ABC):
             raise ConfigError(f"this {type(self).__name__} has not learned from any text yet: call fit(texts) first")
         if not texts:
             return np.zeros((0, self.dim), np.float32)
-        vectors = np.ascontiguousarray(self._encode([well_formed(text) for text in texts], kind), dtype=np.float32)
+        with unsealed(self):
+            vectors = _as_floats(self._encode([well_formed(text) for text in texts], kind), type(self).__name__)
         if vectors.shape != (len(texts), self.dim):
             raise ConfigError(
                 f"{type(self).__name__} returned vectors of shape {vectors.shape}, expected ({len(texts)}, {self.dim})"
@@ -174,10 +176,13 @@ class Encoder(ABC):
 
     def fit(self, texts: Iterable[str]) -> Self:
         """Learn from texts, where there is something to learn; return the encoder itself."""
+        if isinstance(texts, str):
+            raise ConfigError(f"texts must be several texts, got one: give [{texts[:40]!r}]")
         texts = list(texts)
         if not texts:
             raise ConfigError("there is no text to fit on")
-        self._fit(texts)
+        with unsealed(self):
+            self._fit(texts)
         return self
 
     def fitted(self, texts: Iterable[str]) -> Self:
@@ -187,6 +192,13 @@ class Encoder(ABC):
     def truncation(self, kind: Kind = "passage") -> Truncation:
         """Return how much of all texts of this kind encoded so far was cut off; by default nothing is counted."""
         return Truncation()
+
+    def state(self) -> Any:
+        """Return something cheap that differs when the vectors of a loaded encoder would; by default nothing changes.
+
+        An index compares it before every search.
+        """
+        return None
 
     @property
     def digest(self) -> str:
@@ -239,7 +251,8 @@ class Encoder(ABC):
         arguments = {name: value for name, value in description["arguments"].items() if name in signature.parameters}
         bound = _by_position(signature, arguments)
         self = kind(*bound.args, **bound.kwargs)
-        self._load(directory)
+        with unsealed(self):
+            self._load(directory)
         if self.digest != description["digest"]:
             raise CheckpointError(
                 f"{directory}: the encoder has changed since it was saved (digest {self.digest[:12]}, "
@@ -254,6 +267,13 @@ def _saved_files(directory: Path) -> set[str]:
     except RagscaleError:
         return {_DESCRIPTION}
     return {_DESCRIPTION, *description.get("files", {})}
+
+
+def _as_floats(vectors: Any, name: str) -> Vectors:
+    try:
+        return np.ascontiguousarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name} returned no vectors of numbers, one for each text: {error}") from error
 
 
 def well_formed(text: str) -> str:

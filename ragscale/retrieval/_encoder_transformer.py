@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Pooling = Literal["mean", "cls", "last"]
 
 _LENGTH_STEP = 8
+_PROBES = 64
 _ROWS = {"cpu": 8, "cuda": 64}
 
 
@@ -73,7 +74,8 @@ class _TokenEncoder(Encoder):
     normalize: bool = True
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_loaded"}
+        left_out = ("_loaded", "_weights", "_weights_state")
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
     @abstractmethod
     def _load_model(self) -> tuple[Any, Any, int]:
@@ -129,8 +131,19 @@ class _TokenEncoder(Encoder):
         self._cut()[kind] = self.truncation(kind) + cut
         return unit_length(vectors) if self.normalize else vectors
 
+    def state(self) -> Any:
+        """Return versions and samples of the weights: a few milliseconds, where their digest takes seconds."""
+        import torch
+
+        tensors = [tensor for _, tensor in sorted(self._parts[0].state_dict().items()) if tensor.is_floating_point()]
+        with torch.no_grad():
+            sums = [_sample(tensor).double().sum() for tensor in tensors]
+            return torch.stack(sums).cpu().numpy().tobytes() if sums else b""
+
     def _weights_digest(self) -> str:
-        if "_weights" not in vars(self):
+        state = self.state()
+        if vars(self).get("_weights_state") != state:
+            self._weights_state = state
             model, tokenizer, _ = self._parts
             digest = hashlib.sha256(_tokenizer_text(tokenizer).encode())
             for name, tensor in sorted(model.state_dict().items()):
@@ -412,6 +425,11 @@ def _tokenizer_text(tokenizer: Any) -> str:
         return canonical_json(tokenizer.get_vocab())
     described = json.loads(tokenizer.backend_tokenizer.to_str())
     return canonical_json({name: value for name, value in described.items() if name not in {"truncation", "padding"}})
+
+
+def _sample(tensor: torch.Tensor) -> torch.Tensor:
+    flat = tensor.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // _PROBES)]
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

@@ -149,9 +149,14 @@ class FilteredRetriever(Wrapper):
                 f"give a retriever and one or more callable filters, got {type(retriever).__name__} and "
                 f"{', '.join(wrong) or len(filters)}"
             )
-        self.retriever, self.filters = retriever, filters
+        self.filters = filters
         names = [getattr(one, "__name__", type(one).__name__) for one in filters]
         self._names = [name if names.count(name) == 1 else f"{name}{i}" for i, name in enumerate(names)]
+
+    @property
+    def retriever(self) -> Retriever:
+        """What is searched."""
+        return self._parts()[0]
 
     def _search_nested(self, queries: Sequence[str], k: int, n_passages_per_store: Sequence[int]) -> list[Hits]:
         answers = {n: _Answers(len(queries), k, len(self.filters)) for n in n_passages_per_store}

@@ -29,7 +29,8 @@ class HybridRetriever(Wrapper):
     Parameters
     ----------
     *retrievers : Retriever
-        The arms, at least one. Those that were indexed over the same passages before are not indexed again.
+        The arms, at least one. Those that were indexed over the same passages before are not indexed again, and those
+        that were indexed over others stay as they are: the hybrid indexes copies of them.
     fusion : callable
         `reciprocal_rank_fusion`, a `weighted_sum`, or your own: takes one `Hits` per arm and returns (rows, scores).
     depth : int
@@ -62,7 +63,12 @@ class HybridRetriever(Wrapper):
             raise ConfigError(f"fusion must be callable, e.g. reciprocal_rank_fusion, got {fusion!r}")
         if depth < 1:
             raise ConfigError(f"depth must be at least 1, got {depth!r}")
-        self.retrievers, self.fusion, self.depth = retrievers, fusion, depth
+        self.fusion, self.depth = fusion, depth
+
+    @property
+    def retrievers(self) -> tuple[Retriever, ...]:
+        """The arms that are searched."""
+        return self._parts()
 
     def _search_nested(self, queries: Sequence[str], k: int, n_passages_per_store: Sequence[int]) -> list[Any]:
         found = [self._part_hits(arm, queries, self.depth, n_passages_per_store) for arm in self.retrievers]

@@ -51,7 +51,12 @@ class Reranker(Wrapper):
                 "a reranker takes a retriever, a callable scorer and a depth of at least 1, got "
                 f"{type(retriever).__name__}, {type(scorer).__name__} and {depth!r}"
             )
-        self.retriever, self.scorer, self.depth = retriever, scorer, depth
+        self.scorer, self.depth = scorer, depth
+
+    @property
+    def retriever(self) -> Retriever:
+        """What finds the candidates."""
+        return self._parts()[0]
 
     def _search_nested(self, queries: Sequence[str], k: int, n_passages_per_store: Sequence[int]) -> list[Any]:
         found = self._part_hits(self.retriever, queries, self.depth, n_passages_per_store)

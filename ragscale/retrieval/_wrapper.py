@@ -18,21 +18,38 @@ if TYPE_CHECKING:
 class Wrapper(Retriever):
     """A retriever whose hits come from those of its parts over the same store.
 
-    The parts are the constructor's first argument: one retriever, or several as ``*retrievers``.
+    The parts are the constructor's first argument: one retriever, or several as ``*retrievers``. A part that was
+    indexed over other passages before is left as it is: a copy of it is indexed here.
     """
 
     _part_argument = "retriever"
+    _arms: tuple[Retriever, ...] = ()
 
     def _parts(self) -> tuple[Retriever, ...]:
+        """Return the retrievers that are searched: those that were given, or the copies indexed in their place."""
+        return self._arms or self._given()
+
+    def _given(self) -> tuple[Retriever, ...]:
         parts = self._arguments[self._part_argument]
         return parts if isinstance(parts, tuple) else (parts,)
 
     def _index(self, passages: Sequence[Passage]) -> None:
+        self._arms = tuple(self._arm(part, passages) for part in self._given())
+
+    def _arm(self, part: Retriever, passages: Sequence[Passage]) -> Retriever:
+        """Return the part if it holds these passages or none yet, else a copy over them."""
+        if part._passages is None:
+            return part.index(passages, progress=self._progress)
+        if _equal(part._passages, passages):
+            part._adopt(passages)  # indexed before, by the user or in another hybrid
+            return part
+        return part._construct(part._arguments).index(passages, progress=self._progress)
+
+    def _adopt(self, passages: Sequence[Passage]) -> None:
         for part in self._parts():
-            if part._passages is not None and _equal(part._passages, passages):
-                part._passages = passages  # indexed before, by the user or in another hybrid
-            else:
-                part.index(passages, progress=self._progress)
+            if part._passages is self._passages:
+                part._adopt(passages)
+        super()._adopt(passages)
 
     def _search(self, queries: Sequence[str], k: int) -> Any:
         return self._search_nested(queries, k, [self.n_passages])[0]
