@@ -62,7 +62,7 @@ def reading(fit: ManifoldFit, *, N: Any = None, R: Any = None, ax: Axes | None =
     if not hasattr(fit.law, "threshold"):
         raise ConfigError(f"reading(): the law {fit.law.name!r} has no threshold; fit law='reading'")
     ax = _axes(ax)
-    data = fit.data
+    data: Any = fit.data
     sizes = np.unique(data["N"].to_numpy(float)) if N is None else np.atleast_1d(np.asarray(N, dtype=float))
     store = float(data["R"].max()) if R is None else float(R)
     d = np.geomspace(data["D"].min(), data["D"].max(), 200)
@@ -85,7 +85,8 @@ def reading(fit: ManifoldFit, *, N: Any = None, R: Any = None, ax: Axes | None =
 
 def _gold_points(ax: Axes, fit: ManifoldFit, rows: Any, colour: Any) -> None:
     """Draw the measured gain of gold passages, each against its own model's closed book."""
-    closed = fit.data[(fit.data["R"] == 0) & (fit.data["hit_rate"] == 0.0)]
+    data: Any = fit.data
+    closed = data[(data["R"] == 0) & (data["hit_rate"] == 0.0)]
     for n, d, value in rows[["N", "D", "value"]].to_numpy(float):
         mine = closed[(closed["N"] == n) & (closed["D"] == d)]["value"]
         if len(mine):

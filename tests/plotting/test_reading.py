@@ -23,7 +23,7 @@ def close_figures():
 
 
 def test_the_gain_is_drawn_with_its_threshold():
-    fit = fit_manifold(simulate_reading(rng=0), Reading(c=0.0))
+    fit = fit_manifold(simulate_reading({"c": 0.0}, rng=0), Reading(c=0.0))
     ax = plotting.reading(fit, N=[1.1e7])
     thick, thin = ax.get_lines()[:2]
     d, gain = thick.get_xdata(), thick.get_ydata()
