@@ -32,7 +32,7 @@ import ragscale as rs
 from ragscale.datasets import simulate
 from ragscale.fitting import Bounded, fit_paper
 from ragscale.fitting._bootstrap import _refit
-from ragscale.fitting._table import clusters
+from ragscale.fitting._experiments import clusters
 
 ROOT = Path(__file__).resolve().parents[1]
 NINE = (

@@ -10,6 +10,8 @@ from ._diagnostics import Diagnostics as Diagnostics
 from ._diagnostics import Finding as Finding
 from ._diagnostics import RetrievalEffect as RetrievalEffect
 from ._diagnostics import retrieval_effect as retrieval_effect
+from ._evidence import Evidence as Evidence
+from ._evidence import Paired as Paired
 from ._fit import fit_manifold as fit_manifold
 from ._paper import PaperFit as PaperFit
 from ._paper import fit_paper as fit_paper
@@ -19,6 +21,7 @@ from ._result import ManifoldFit as ManifoldFit
 from ._selection import aicc as aicc
 from ._selection import compare_laws as compare_laws
 from ._selection import cross_validate as cross_validate
+from ._verdict import Verdict as Verdict
 from .laws._additive import Hill as Hill
 from .laws._additive import Log1p as Log1p
 from .laws._additive import LogRatio as LogRatio

@@ -13,6 +13,7 @@ from ragscale.fitting._own import Own
 from ragscale.results._result import Result
 
 if TYPE_CHECKING:
+    from ragscale.fitting._evidence import Paired
     from ragscale.fitting._result import ManifoldFit
 
 
@@ -78,6 +79,11 @@ class Comparison(Result):
         `cross_validate`), and ``problem``: why a law could not be fitted or validated.
     fits : dict of str to ManifoldFit
         The fits of the laws that could be fitted.
+    gate : Paired or None
+        From ``law="auto"``: how much better a passage with the answer is than one without, which decides whether the
+        law of reading is compared at all.
+    chosen, note : str
+        From ``law="auto"``: the law that was taken, and why, in words.
 
     References
     ----------
@@ -86,6 +92,9 @@ class Comparison(Result):
 
     table: Own[pd.DataFrame] = Own()
     fits: Own[dict[str, ManifoldFit]] = Own()
+    gate: Paired | None = None
+    chosen: str = ""
+    note: str = ""
 
     schema: ClassVar[str] = "ragscale.Comparison"
 
@@ -112,6 +121,9 @@ class Comparison(Result):
 
     def summary(self) -> str:
         """Say which law is best and which are as good, then the table."""
+        said = [f"chosen: {self.note}"] if self.note else []
+        if self.gate is not None:
+            said.append(self.gate.summary())
         others = [name for name in self.tied if name != self.best]
         if others:
             head = f"{self.best} and {', '.join(others)} cannot be told apart by these results"
@@ -123,7 +135,7 @@ class Comparison(Result):
         failed = [
             f"{name}: {text}" for name, text in zip(table.index, table.pop("problem").tolist(), strict=True) if text
         ]
-        lines = [head, table.to_string(float_format="{:.4g}".format, max_rows=20), *failed]
+        lines = [*said, head, table.to_string(float_format="{:.4g}".format, max_rows=20), *failed]
         return "\n".join(lines)
 
     def to_frame(self) -> pd.DataFrame:

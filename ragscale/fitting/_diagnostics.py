@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ragscale.fitting._conditions import GOLD, RANDOM, conditions
 from ragscale.fitting._experiments import clusters
 from ragscale.fitting._own import Own, peek
 from ragscale.fitting.solver._problem import Problem
@@ -295,6 +296,7 @@ def diagnose(fit: ManifoldFit) -> Diagnostics:
 
 def retrieval_effect(table: pd.DataFrame, space: str = "log", confidence_level: float = 0.95) -> RetrievalEffect:
     """Compare each trained model with itself: its rows with a store against its rows without."""
+    table = pd.DataFrame(table[~np.isin(conditions(table), [GOLD, RANDOM])])
     value = table["value"].to_numpy(float)
     outcome = np.log(value) if space == "log" else value
     group = clusters(table)

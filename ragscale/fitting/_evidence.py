@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from ragscale.fitting._conditions import CLOSED, GOLD, RANDOM, conditions
-from ragscale.fitting._table import clusters
+from ragscale.fitting._experiments import EXPERIMENT, MODEL, clusters, group_rows
+from ragscale.fitting._own import Own
 from ragscale.fitting.solver._links import Link
-from ragscale.results._result import Result
+from ragscale.results._result import Result, decode, encode
 
 _LEVEL = 0.95
 _SMALLEST = 0.02
@@ -74,27 +75,59 @@ class Evidence(Result):
         How much that must be for the models to be called readers.
     """
 
-    stores: pd.DataFrame
+    stores: Own[pd.DataFrame] = Own()
     smallest: Paired | None
     largest: Paired | None
     reads: Paired | None
     needed: float
 
-    _fields: ClassVar[tuple[str, ...]] = ("smallest", "largest", "reads")
+    @property
+    def somebody_reads(self) -> bool:
+        """Whether even the lower bound of what reading is worth is above ``needed``."""
+        return self.reads is not None and bool(self.reads.low > self.needed)
 
     @property
     def nobody_reads(self) -> bool:
-        """Whether reading was measured and is not there: a passage with the answer is worth no more than ``needed``."""
-        return self.reads is not None and bool(self.reads.high < self.needed or self._is_small)
+        """Whether what reading is worth was measured, and is surely small."""
+        return self.reads is not None and bool(self.reads.gain < self.needed and self.reads.high < 2 * self.needed)
 
     @property
-    def _is_small(self) -> bool:
-        return self.reads is not None and bool(self.reads.gain < self.needed)
+    def helps(self) -> bool:
+        """Whether some store surely lowers the loss: the largest ones, or any after allowing for how many there are."""
+        if self.largest is not None and self.largest.low > 0:
+            return True
+        return self._any_store(1.0)
 
     @property
-    def somebody_reads(self) -> bool:
-        """Whether even the lower bound of the gain is above ``needed``."""
-        return self.reads is not None and bool(self.reads.low > self.needed)
+    def hurts(self) -> bool:
+        """Whether some store surely raises the loss."""
+        if self.largest is not None and self.largest.high < 0:
+            return True
+        return self._any_store(-1.0)
+
+    def _any_store(self, sign: float) -> bool:
+        numbers = {name: self.stores[name].to_numpy(float) for name in ("gain", "low", "high", "n_models")}
+        several = numbers["n_models"] > 1
+        if not several.any():
+            return False
+        gain, low, high, count = (values[several] for values in numbers.values())
+        half, free = 0.5 * (high - low), count - 1.0
+        error = np.maximum(half / stats.t.ppf(0.5 + _LEVEL / 2, free), 1e-300)
+        chance = stats.t.sf(sign * gain / error, free)
+        return bool((chance < 0.5 * (1 - _LEVEL) / len(gain)).any())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, JSON-able; `from_dict` restores it."""
+        pairs = {name: getattr(self, name) for name in ("smallest", "largest", "reads")}
+        plain = {name: None if one is None else asdict(one) for name, one in pairs.items()}
+        return {name: encode(value) for name, value in (plain | {"stores": self.stores, "needed": self.needed}).items()}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Evidence:
+        """Build from `to_dict`."""
+        found = {name: decode(item) for name, item in value.items()}
+        pairs = {name: Paired(**found.pop(name)) if found[name] else None for name in ("smallest", "largest", "reads")}
+        return cls(stores=found["stores"], needed=found["needed"], **pairs)
 
     def summary(self) -> str:
         """Say what was compared, a line each."""
@@ -111,29 +144,39 @@ class Evidence(Result):
 
 def evidence(table: Any, link: Link) -> Evidence:
     """Compare the rows of each trained model in a table of one surface."""
-    models = _models(table, link)
+    models = trained_models(table, link)
     closed = np.array([model.closed for model in models])
     scale = float(np.nanmedian(np.abs(closed))) if np.isfinite(closed).any() else 1.0
     needed = _SMALLEST_LOGIT if link.name == "bounded" else _SMALLEST * scale
+    return evidence_of(models, needed)
+
+
+def evidence_of(models: Sequence[TrainedModel], needed: float) -> Evidence:
+    """Compare each of some trained models with itself."""
     both = [model for model in models if np.isfinite(model.closed) and len(model.stores)]
     rows = []
     for store in np.unique(np.concatenate([model.stores for model in both])) if both else []:
-        gains = [model.closed - model.retrieved[model.stores == store].mean() for model in both if store in model.stores]
-        one = paired("", np.array(gains))
+        with_it = [model for model in both if store in model.stores]
+        one = paired("", with_it, [m.closed - m.retrieved[m.stores == store].mean() for m in with_it])
         rows.append({"R": store, "gain": one.gain, "low": one.low, "high": one.high, "n_models": one.n_models})
-    first = np.array([model.closed - model.retrieved[np.argmin(model.stores)] for model in both])
-    last = np.array([model.closed - model.retrieved[np.argmax(model.stores)] for model in both])
+    first = [model.closed - model.retrieved[np.argmin(model.stores)] for model in both]
+    last = [model.closed - model.retrieved[np.argmax(model.stores)] for model in both]
     return Evidence(
         stores=pd.DataFrame(rows, columns=["R", "gain", "low", "high", "n_models"]),
-        smallest=paired("gain by the smallest store", first) if both else None,
-        largest=paired("gain by the largest store", last) if both else None,
+        smallest=paired("gain by the smallest store", both, first) if both else None,
+        largest=paired("gain by the largest store", both, last) if both else None,
         reads=_reads(models),
         needed=needed,
     )
 
 
-def paired(what: str, gains: np.ndarray) -> Paired:
-    """Return the mean of gains, one for each trained model, with Student's interval."""
+def paired(what: str, models: Sequence[TrainedModel], values: Sequence[float]) -> Paired:
+    """Return the mean of gains, one for each trained model, with Student's interval over experiments.
+
+    Checkpoints of one run are one experiment: their mean counts once.
+    """
+    experiment = np.unique([model.experiment for model in models], return_inverse=True)[1]
+    gains = np.bincount(experiment, weights=np.asarray(values, dtype=float)) / np.bincount(experiment)
     count = len(gains)
     mean = float(gains.mean())
     if count < 2:
@@ -143,11 +186,12 @@ def paired(what: str, gains: np.ndarray) -> Paired:
 
 
 @dataclass(frozen=True, slots=True)
-class _Model:
+class TrainedModel:
     """The latent losses of one trained model; NaN where a condition was not measured."""
 
     n: float
     d: float
+    experiment: int
     closed: float
     gold: float
     random: float
@@ -156,13 +200,15 @@ class _Model:
     hits: np.ndarray
 
 
-def _models(table: Any, link: Link) -> list[_Model]:
+def trained_models(table: Any, link: Link) -> list[TrainedModel]:
+    """Return the latent losses of each trained model, by condition."""
     latent = np.asarray(link.latent(table["value"].to_numpy(float)), dtype=float)
     kind = conditions(table)
     n, d, r = (table[name].to_numpy(float) for name in "NDR")
     hit = table["hit_rate"] if "hit_rate" in table else np.full(len(table), np.nan)
     hits = np.asarray(pd.to_numeric(hit, errors="coerce"), dtype=float)
-    group = clusters(table)
+    group = group_rows(table, [name for name in (*MODEL, "run", EXPERIMENT) if name in table])
+    experiment = clusters(table)
 
     def mean(rows: np.ndarray) -> float:
         return float(latent[rows].mean()) if len(rows) else np.nan
@@ -171,9 +217,9 @@ def _models(table: Any, link: Link) -> list[_Model]:
     for rows in _grouped(group):
         closed, gold, random = (rows[kind[rows] == name] for name in (CLOSED, GOLD, RANDOM))
         shown = rows[(r[rows] > 0) & ~np.isin(kind[rows], [CLOSED, GOLD, RANDOM])]
-        found.append(
-            _Model(n[rows[0]], d[rows[0]], mean(closed), mean(gold), mean(random), r[shown], latent[shown], hits[shown])
-        )
+        at = n[rows[0]], d[rows[0]], int(experiment[rows[0]])
+        losses = mean(closed), mean(gold), mean(random)
+        found.append(TrainedModel(*at, *losses, r[shown], latent[shown], hits[shown]))
     return found
 
 
@@ -182,22 +228,23 @@ def _grouped(group: np.ndarray) -> Iterator[np.ndarray]:
     yield from np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
 
 
-def _reads(models: list[_Model]) -> Paired | None:
+def _reads(models: Sequence[TrainedModel]) -> Paired | None:
     """Compare passages with and without the answer for the models with the most training."""
     gold = [model for model in models if np.isfinite(model.gold) and np.isfinite(model.random)]
     if gold:
         top = _most_trained(gold)
-        return paired("gold minus random passages", np.array([model.random - model.gold for model in top]))
+        return paired("gold minus random passages", top, [model.random - model.gold for model in top])
     varied = [model for model in models if np.isfinite(model.hits).sum() > 1 and np.nanmax(model.hits) > 0]
     varied = [model for model in varied if np.nanmax(model.hits) > np.nanmin(model.hits)]
     if not varied:
         return None
-    return paired("hits minus misses", np.array([_slope(model) for model in _most_trained(varied)]))
+    top = _most_trained(varied)
+    return paired("hits minus misses", top, [_slope(model) for model in top])
 
 
-def _most_trained(models: list[_Model]) -> list[_Model]:
+def _most_trained(models: list[TrainedModel]) -> list[TrainedModel]:
     """Return the models of the largest D, and of the next ones until there are three."""
-    chosen: list[_Model] = []
+    chosen: list[TrainedModel] = []
     for d in sorted({model.d for model in models}, reverse=True):
         chosen += [model for model in models if model.d == d]
         if len(chosen) >= 3:
@@ -205,7 +252,7 @@ def _most_trained(models: list[_Model]) -> list[_Model]:
     return chosen
 
 
-def _slope(model: _Model) -> float:
+def _slope(model: TrainedModel) -> float:
     """Return by how much the loss falls from hit rate 0 to 1, by a line through the stores."""
     known = np.isfinite(model.hits)
     h, loss = model.hits[known], model.retrieved[known]

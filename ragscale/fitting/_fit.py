@@ -11,6 +11,7 @@ import pandas as pd
 
 from ragscale.errors import ConfigError, FitError
 from ragscale.fitting._conditions import as_hit_rate, measured_curve, rows_for
+from ragscale.fitting._evidence import evidence
 from ragscale.fitting._prepare import prepare, read_columns
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting._table import arrays, check_fittable, row_weights
@@ -135,13 +136,17 @@ def fit_manifold(
         "space": space,
     }
     if chosen is None:
-        from ragscale.fitting._selection import choose_law
+        from ragscale.fitting._choose import choose_law
 
         fit = choose_law(table, options)
     else:
         fit = fit_table(table, chosen, **options)
     curve = measured_curve(table) if hit_rate is None else as_hit_rate(hit_rate)
-    return fit if curve is None else replace(fit, hit_rate=curve)
+    known: dict[str, Any] = {"hit_rate": curve, "evidence": evidence(table, fit.link)}
+    if fit.selection is not None:
+        fits = {name: replace(one, **known) for name, one in fit.selection.fits.items()}
+        known["selection"] = replace(fit.selection, fits=fits)
+    return replace(fit, **known)
 
 
 def fit_table(

@@ -24,6 +24,8 @@ from ragscale.results._result import Result, latex_table
 
 if TYPE_CHECKING:
     from ragscale.fitting._diagnostics import Diagnostics
+    from ragscale.fitting._evidence import Evidence
+    from ragscale.fitting._verdict import Verdict
 
 _FAR = 10.0
 
@@ -59,6 +61,8 @@ class ManifoldFit(Result):
         In words which rows of the table the law could not read.
     hit_rate : HitRateCurve, callable or None
         h(R) as the table measures it: what a law that reads ``hit_rate`` takes where none is given.
+    evidence : Evidence or None
+        What the table says without any law, each trained model compared with itself.
     """
 
     law: ScalingLaw
@@ -74,6 +78,7 @@ class ManifoldFit(Result):
     selection: Comparison | None = None
     left_out: str = ""
     hit_rate: Any = None
+    evidence: Evidence | None = None
 
     _picture: ClassVar[str] = "parity"
     schema: ClassVar[str] = "ragscale.fit"
@@ -198,6 +203,17 @@ class ManifoldFit(Result):
 
         return diagnose(self)
 
+    @property
+    def verdict(self) -> Verdict:
+        """Whether retrieval helps these models, in words; see `Verdict`."""
+        return self._verdict
+
+    @cached_property
+    def _verdict(self) -> Verdict:
+        from ragscale.fitting._verdict import verdict
+
+        return verdict(self)
+
     def params_in(self, unit: float) -> pd.DataFrame:
         """Return the parameters with N, D and R counted in ``unit``, e.g. 1e9 for billions."""
         if not unit > 0:
@@ -239,7 +255,12 @@ class ManifoldFit(Result):
         """Return the fit as text: what was fitted, parameters, diagnostics."""
         count, sizes = self.diagnostics.n_clusters, self.data["N"].nunique()
         stationary = "" if self.converged else "; NOT CONVERGED"
+        chosen = [f"law chosen: {self.selection.note}"] if self.selection is not None and self.selection.note else []
+        read = self.evidence.reads if self.evidence is not None else None
         lines = [
+            self.verdict.text,
+            *chosen,
+            *([read.summary()] if read is not None else []),
             f"{self.law.name}: L = {self.law.formula}",
             f"rows {len(self.data)}, trained models {count}, values of N {sizes}",
             f"link {self.link.name}, weights {self.weights}" + (f"; {self.left_out}" if self.left_out else ""),

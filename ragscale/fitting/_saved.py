@@ -9,6 +9,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from ragscale._files import atomic_write, check_fields, damaged, disk_errors, re
 from ragscale.errors import CheckpointError, RagscaleError
 from ragscale.fitting._bootstrap import Bootstrap
 from ragscale.fitting._comparison import Comparison
+from ragscale.fitting._evidence import Evidence, Paired
 from ragscale.fitting._own import peek
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.laws._law import ScalingLaw, Theta
@@ -76,6 +78,7 @@ def fit_to_dict(fit: ManifoldFit, data: pd.DataFrame | None = None) -> dict[str,
         "weights": fit.weights,
         "left_out": fit.left_out,
         "hit_rate": fit.hit_rate.to_dict() if isinstance(fit.hit_rate, HitRateCurve) else None,
+        "evidence": None if fit.evidence is None else fit.evidence.to_dict(),
         "data": {} if shared else _columns(rows),
         "minima": _columns(peek(fit, "minima")),
         "selection": None if fit.selection is None else comparison_to_dict(fit.selection, rows),
@@ -118,6 +121,7 @@ def fit_from_dict(value: Any, data: pd.DataFrame | None = None) -> ManifoldFit:
         weights=value["weights"],
         left_out=str(value.get("left_out", "")),
         hit_rate=HitRateCurve.from_dict(value["hit_rate"]) if value.get("hit_rate") else None,
+        evidence=Evidence.from_dict(value["evidence"]) if value.get("evidence") else None,
         data=rows,
         minima=minima,
         selection=None if selection is None else comparison_from_dict(selection, rows),
@@ -149,6 +153,9 @@ def comparison_to_dict(comparison: Comparison, data: pd.DataFrame | None = None)
         "table": encode(comparison.table),
         "data": {} if data is not None or rows is None else _columns(rows),
         "fits": {name: fit_to_dict(fit, rows) for name, fit in fits.items()},
+        "gate": None if comparison.gate is None else encode(asdict(comparison.gate)),
+        "chosen": comparison.chosen,
+        "note": comparison.note,
     }
 
 
@@ -158,7 +165,13 @@ def comparison_from_dict(value: Any, data: pd.DataFrame | None = None) -> Compar
     rows = _frame(value["data"]) if value["data"] else data
     table = decode(value["table"])
     check_fields(dict.fromkeys(table.columns, 0), dict.fromkeys(("tied", "weight", "problem"), int), name="the table")
-    return Comparison(table=table, fits={name: fit_from_dict(fit, rows) for name, fit in value["fits"].items()})
+    return Comparison(
+        table=table,
+        fits={name: fit_from_dict(fit, rows) for name, fit in value["fits"].items()},
+        gate=Paired(**decode(value["gate"])) if value.get("gate") else None,
+        chosen=str(value.get("chosen", "")),
+        note=str(value.get("note", "")),
+    )
 
 
 # Bootstraps ----------------------------------------------------------------------------------------------------------

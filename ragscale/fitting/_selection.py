@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +10,7 @@ import pandas as pd
 from scipy import optimize, special
 
 from ragscale.errors import ConfigError, FitError, RagscaleError
-from ragscale.fitting._comparison import Comparison, CrossValidation, akaike_weights, simplest
+from ragscale.fitting._comparison import Comparison, CrossValidation, akaike_weights
 from ragscale.fitting._conditions import reads_evidence, rows_for
 from ragscale.fitting._experiments import clusters
 from ragscale.fitting._fit import fit_table
@@ -297,9 +296,3 @@ def compare_on(
 def _labels(laws: Sequence[ScalingLaw]) -> list[str]:
     plain = [law.name for law in laws]
     return [repr(law) if plain.count(law.name) > 1 else law.name for law in laws]
-
-
-def choose_law(table: pd.DataFrame, options: Mapping[str, Any]) -> ManifoldFit:
-    """Return the fit of the law with the lowest AICc; of tied ones, that with the fewest parameters."""
-    compared = compare_on(table, None, held_out=False, options=options)
-    return replace(compared.fits[simplest(compared)], selection=compared)
