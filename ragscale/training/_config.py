@@ -79,6 +79,14 @@ class TrainConfig:
         Of AdamW. None: (0.9, 0.95), and (0.9, 0.99) for batches under 524,288 tokens.
     eps, weight_decay, clip_norm : float
         Of AdamW and of the gradient's norm. Gains and embeddings are not decayed.
+    transfer : {"wd-mup"} or None
+        Let one rate and one decay serve every width. ``learning_rate`` and ``weight_decay`` are then those of a model
+        of width ``base_width``; at width d the matrices (projections and output head) take the rate times
+        ``base_width / d`` and the decay times its inverse's square root, embeddings and gains the rate itself. Without
+        it a constant decay acts differently at every width, and so confounds N in a scaling law. `check_transfer`
+        tells whether it works.
+    base_width : int or None
+        The width at which rate and decay were chosen; needed with ``transfer``, as is ``learning_rate``.
     z_loss : float
         Weight of the squared log-normaliser in the loss.
     document_mask : bool
@@ -146,6 +154,8 @@ class TrainConfig:
     eps: float = 1e-8
     weight_decay: float = 0.1
     clip_norm: float = 1.0
+    transfer: Literal["wd-mup"] | None = None
+    base_width: int | None = None
     z_loss: float = 1e-5
     document_mask: bool = False
     eos_id: int | None = None
@@ -189,6 +199,7 @@ class TrainConfig:
             ("validate_every", 1),
             ("save_every", 1),
             ("eos_id", 0),
+            ("base_width", 1),
         ):
             value = getattr(self, name)
             if value is not None and not _whole(value, least):
@@ -210,6 +221,15 @@ class TrainConfig:
         ):
             if getattr(self, name) not in choices:
                 yield f"{name} must be one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}"
+        if self.transfer not in {None, "wd-mup"}:
+            yield f"transfer must be None or 'wd-mup', got {self.transfer!r}"
+        elif self.transfer is not None and (self.base_width is None or self.learning_rate is None):
+            yield (
+                "transfer='wd-mup' carries a rate from one width to others: give learning_rate and the base_width at "
+                "which it was chosen"
+            )
+        elif self.transfer is None and self.base_width is not None:
+            yield f"base_width={self.base_width} is used with transfer='wd-mup' only"
         if self.compile not in {None, True, False, "stack"}:
             yield f"compile must be None, True, False or 'stack', got {self.compile!r}"
         for name in ("learning_rate", "eps", "clip_norm", "save_minutes"):

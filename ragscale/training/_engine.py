@@ -117,18 +117,27 @@ class Engine:
         self._parameters = dict(self._module.model.named_parameters())
         self._locals = {name: _local(parameter.detach()) for name, parameter in self._parameters.items()}
         decayed = {name for name, p in self._parameters.items() if p.ndim > 1 and "embed_tokens" not in name}
-        groups = [
-            {"params": [t for name, t in self._locals.items() if name in decayed], "weight_decay": config.weight_decay},
-            {"params": [t for name, t in self._locals.items() if name not in decayed], "weight_decay": 0.0},
-        ]
+        matrices = [tensor for name, tensor in self._locals.items() if name in decayed]
+        others = [tensor for name, tensor in self._locals.items() if name not in decayed]
         assert config.learning_rate is not None
         assert config.betas is not None
+        # matrices first: their rate and decay may depend on the width
+        self._shares, decay = (1.0, 1.0), config.weight_decay
+        if config.transfer is not None:
+            assert config.base_width is not None
+            width = model.d_model / config.base_width
+            self._shares, decay = (1 / width, 1.0), config.weight_decay * width**0.5
         capture = config.cuda_graph and self._can_capture()
-        # a recorded step reads its rate from the device
-        self._rate = torch.tensor(config.learning_rate, device=self.device) if capture else None
+        # a recorded step reads its rates from the device
+        starts = [config.learning_rate * share for share in self._shares]
+        self._rates = [torch.tensor(rate, device=self.device) for rate in starts] if capture else None
         self._optimizer = torch.optim.AdamW(
-            groups,
-            lr=config.learning_rate if self._rate is None else self._rate,
+            [
+                {"params": parameters, "weight_decay": own_decay, "lr": rate}
+                for parameters, own_decay, rate in zip(
+                    (matrices, others), (decay, 0.0), self._rates or starts, strict=True
+                )
+            ],
             betas=config.betas,
             eps=config.eps,
             fused=True,
@@ -166,11 +175,11 @@ class Engine:
 
         A step whose loss or gradient is not finite changes nothing. Nothing here waits for the device.
         """
-        for group in self._optimizer.param_groups:
-            if self._rate is None:
-                group["lr"] = rate
-        if self._rate is not None:
-            self._rate.fill_(rate)
+        for at, group in enumerate(self._optimizer.param_groups):
+            if self._rates is None:
+                group["lr"] = rate * self._shares[at]
+            else:
+                self._rates[at].fill_(rate * self._shares[at])
         # later steps have the shapes of the first ones
         first, self._n_steps = self._n_steps < 3, self._n_steps + 1
         with compiling() if self._compiled and first else contextlib.nullcontext():

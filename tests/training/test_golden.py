@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ class Plain:
     shape: Callable[[float], float] = lambda x: 1 - math.sqrt(x)
     end: float = 0.0
     decoupled: bool = True
+    matrix_share: float = 1.0  # of the rate, for what is decayed
 
 
 def rows_in_order(n_rows: int, shuffled: bool) -> list[int]:
@@ -116,8 +118,8 @@ def plain_training(plain: Plain, first: Weights, stream: np.ndarray) -> tuple[We
         if decay_step >= 0:
             left = plain.shape((decay_step + 1) / (plain.decay + 1))
             rate = plain.learning_rate * (plain.end + (1 - plain.end) * left)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        optimizer.param_groups[0]["lr"] = rate * plain.matrix_share
+        optimizer.param_groups[1]["lr"] = rate
         optimizer.step()
         optimizer.zero_grad()
     return {name: tensor.detach() for name, tensor in model.state_dict().items()}, norms
@@ -157,6 +159,23 @@ def test_thirty_steps_are_those_of_the_plain_loop(ours: Weights, first: Weights,
     assert min(norms) < 1, "and not in others"
     assert apart(expected, {name: tensor.double() for name, tensor in first.items()}) > 1e-2, "training moves weights"
     assert apart(ours, expected) < 1e-9
+
+
+def test_transfer_from_a_quarter_of_the_width_is_a_quarter_of_the_rate_and_twice_the_decay_for_matrices(
+    model: ModelConfig, first: Weights, stream: np.ndarray, tmp_path: Path
+) -> None:
+    config = TrainConfig(
+        seq_len=ROW,
+        batch_tokens=BATCH,
+        learning_rate=2e-3,
+        precision="fp64",
+        allow_short_runs=True,
+        transfer="wd-mup",
+        base_width=8,
+    )
+    [checkpoint] = rs.train(model, stream, config, tokens=TOKENS, out=tmp_path, device="cpu")
+    expected, _ = plain_training(Plain(matrix_share=0.25, weight_decay=0.2), first, stream)
+    assert apart(load_file(checkpoint.path / "model.safetensors"), expected) < 1e-9
 
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -207,6 +226,8 @@ def test_the_defaults_are_these_numbers() -> None:
         "eps": 1e-8,
         "weight_decay": 0.1,
         "clip_norm": 1.0,
+        "transfer": None,
+        "base_width": None,
         "z_loss": 1e-5,
         "document_mask": False,
         "eos_id": None,
