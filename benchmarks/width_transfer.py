@@ -31,7 +31,9 @@ HERE = Path(__file__).parent
 RATES = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128)
 
 
-def one_run(split: str, out: Path, width: int, rate: float, transfer: bool, base: int, options: Any) -> dict[str, Any]:
+def one_run(  # noqa: PLR0917
+    split: str, out: Path, width: int, rate: float, transfer: bool, base: int, options: Any
+) -> dict[str, Any]:
     torch.set_num_threads(1)
     head = 32 if base >= 64 else 16
     model = ModelConfig.custom(
