@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ragscale._extras import require
 from ragscale._files import file_digest
 from ragscale.errors import SplitError
 from ragscale.passages import cut_text, token_windows
-from ragscale.splitting._minhash import N_PERMUTATIONS, ngram_hashes, signature
-from ragscale.splitting._order import document_key, text_digest
+from ragscale.splitting._likeness import Likeness
+from ragscale.splitting._order import document_key
 
 if TYPE_CHECKING:
     from ragscale.splitting._split import Split
 
-NGRAM_WORDS = 13
-SAMPLED_NGRAMS = 32
-ALIKE = 0.8
+_ALL_UP_TO = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +71,8 @@ def audit(
     measure : bool
         Also measure near-duplicates and n-gram overlap across the boundary.
     sample : int
-        Documents that are tokenised and cut anew, and store documents that are compared with the whole prefix.
+        Documents that are tokenised and cut anew (at most a quarter of a corpus of more than 800, so that an audit
+        takes less time than the split did), and store documents that are compared with the whole prefix.
     seed : int
         Of that sample.
     """
@@ -88,8 +86,9 @@ def audit(
         checks.run("passages cover the pool from its end, once", _check_passages, split)
         checks.run("prefixes and suffixes are nested and disjoint", _check_nesting, split, seed)
         checks.run("texts give these tokens and passages", _check_texts, split, sample, seed)
-        checks.run("no text occurs twice", _check_duplicates, split)
-    measures = _measure(split, D, sample, seed) if measure and checks.ok else {}
+        likeness = Likeness(split, D, sample, seed, measure=measure and checks.ok)
+        checks.run("no text occurs twice", _check_duplicates, split, likeness)
+    measures = likeness.measures() if measure and checks.ok else {}
     return AuditReport(checks=pd.DataFrame(checks.rows, columns=["check", "ok", "detail"]), measures=measures)
 
 
@@ -233,8 +232,8 @@ def _check_texts(split: Split, sample: int, seed: int) -> str:
     if not _is_reversible(backend):
         return "not checked: this tokenizer changes text (normalisation), so tokens do not decode to the text itself"
     offsets = _offsets(split, "tokens")
-    chosen = np.random.default_rng(seed).permutation(split.n_documents)[:sample]
-    chosen = set(chosen.tolist())
+    n_chosen = min(sample, max(split.n_documents // 4, _ALL_UP_TO))
+    chosen = set(np.random.default_rng(seed).permutation(split.n_documents)[:n_chosen].tolist())
     settings = split.manifest["passages"]
     expected: dict[str, list[str]] = {}
     stream = split.pretraining(split.n_tokens)
@@ -261,50 +260,12 @@ def _is_reversible(backend: Any) -> bool:
     return backend.decode(backend.encode(probe, add_special_tokens=False).ids, skip_special_tokens=False) == probe
 
 
-def _check_duplicates(split: Split) -> str:
+def _check_duplicates(split: Split, likeness: Likeness) -> str:
     if split.manifest["settings"]["deduplicate"]["method"] is None:
         return "not checked: the split was made without deduplication"
     if not _is_reversible(split._split_tokenizer.backend()):
         return "not checked: this tokenizer changes text (normalisation), so texts cannot be read back"
-    parts = ("validation", "pool")
-    digests = np.frombuffer(b"".join(text_digest(d.text) for p in parts for d in split.documents(p)), dtype="<u8")
-    unique = len(np.unique(digests.reshape(-1, 2), axis=0))
-    repeated = len(digests) // 2 - unique
+    unique = likeness.n_unique
+    repeated = likeness.n_documents - unique
     _expect(not repeated, f"{repeated} documents repeat another one's text")
     return f"{unique:,} texts, all different (case and white space aside)"
-
-
-def _measure(split: Split, D: int, sample: int, seed: int) -> dict[str, Any]:
-    """Compare the documents after D with those before; the one that D cuts counts as before."""
-    offsets = _offsets(split, "tokens")
-    n_before = int(np.searchsorted(offsets[:-1], D))
-    after = n_before + np.random.default_rng(seed).permutation(split.n_documents - n_before)[:sample]
-    lsh = require("datasketch", "split").MinHashLSH(threshold=ALIKE, num_perm=N_PERMUTATIONS)
-    backend, stream = split._split_tokenizer.backend(), split.pretraining(split.n_tokens)
-    signatures: dict[int, Any] = {}
-    for number in sorted(after.tolist()):
-        tokens = stream[offsets[number] : offsets[number + 1] - 1].tolist()
-        signatures[number] = signature(backend.decode(tokens, skip_special_tokens=False))
-        lsh.insert(number, signatures[number])
-    before = [np.empty(0, dtype=np.uint64)]
-    behind = [np.empty(0, dtype=np.uint64)]
-    near: set[int] = set()
-    for number, document in enumerate(split.documents()):
-        hashes = ngram_hashes(document.text, NGRAM_WORDS)
-        hashes = np.unique(hashes[hashes % np.uint64(SAMPLED_NGRAMS) == 0])
-        (before if number < n_before else behind).append(hashes)
-        if number < n_before:
-            minhash = signature(document.text)
-            near |= {other for other in lsh.query(minhash) if minhash.jaccard(signatures[other]) >= ALIKE}
-    store_ngrams = np.concatenate(behind)
-    shared = np.isin(store_ngrams, np.unique(np.concatenate(before)))
-    return {
-        "D": D,
-        "documents_before": n_before,
-        "documents_after": split.n_documents - n_before,
-        "near_duplicate_share": len(near) / len(signatures) if signatures else 0.0,
-        "near_duplicate_sample": len(signatures),
-        "ngram_overlap_share": float(shared.mean()) if len(shared) else 0.0,
-        "ngram_sample": len(shared),
-        "ngram_words": NGRAM_WORDS,
-    }

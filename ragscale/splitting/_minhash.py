@@ -32,9 +32,18 @@ _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 def ngram_hashes(text: str, n: int) -> NDArray[np.uint64]:
     """Return 64-bit hashes of the n-grams of words of a text; a shorter text counts as one n-gram."""
+    return ngrams(word_numbers(text), n)
+
+
+def word_numbers(text: str) -> NDArray[np.uint64]:
+    """Return a 64-bit hash of each word of a text, in order."""
     found = words(text)
     codes = {word: hashlib.blake2b(word.encode(), digest_size=8).digest() for word in dict.fromkeys(found)}
-    numbers = np.frombuffer(b"".join([codes[word] for word in found]), dtype="<u8")
+    return np.frombuffer(b"".join([codes[word] for word in found]), dtype="<u8")
+
+
+def ngrams(numbers: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
+    """Return hashes of the n-grams of what `word_numbers` gave."""
     n = min(n, len(numbers))
     if n == 0:
         return np.empty(0, dtype=np.uint64)

@@ -253,16 +253,18 @@ class Split:
 
         The texts are those that were given, unless the tokenizer itself changes text (lower case, normal forms).
         """
-        backend = self._split_tokenizer.backend()
-        if part == "validation":
-            n_tokens = self.manifest["validation"]["n_tokens_on_disk"]
-            stream = self._stream("validation", n_tokens, n_tokens)
-        else:
-            stream = self.pretraining(self.n_tokens)
+        backend, stream = self._split_tokenizer.backend(), self.part(part)
         bounds = stream.document_boundaries
         for row, (start, end) in zip(self.document_rows(part), pairwise(bounds.tolist()), strict=True):
             text = backend.decode(stream[start : end - 1].tolist(), skip_special_tokens=False)
             yield Document(row["id"], text, row.get("title", ""), row.get("source", ""))
+
+    def part(self, part: str) -> TokenStream:
+        """Return all tokens of the ``"pool"`` or ``"validation"`` (the last document of which may be longer there)."""
+        if part == "pool":
+            return self.pretraining(self.n_tokens)
+        n_tokens = self.manifest["validation"]["n_tokens_on_disk"]
+        return self._stream("validation", n_tokens, n_tokens)
 
     def document_rows(self, part: str = "pool") -> Iterator[dict[str, Any]]:
         """Yield id, title, source and n_tokens of the documents of the ``"pool"`` or ``"validation"``, in order."""
