@@ -64,7 +64,7 @@ class Likeness:
         self.n_documents, self.n_unique = len(digests), len(set(digests))
 
     def measures(self) -> dict[str, Any]:
-        """Return the shares of the documents behind D with a near-duplicate before it, and of their n-grams found there."""
+        """Return the shares of documents behind D with a near-duplicate before it, and of n-grams found there."""
         store_ngrams = np.concatenate(self._behind)
         shared = np.isin(store_ngrams, np.unique(np.concatenate(self._before)))
         return {
