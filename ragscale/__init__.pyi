@@ -12,10 +12,12 @@ from . import study as study
 from . import testing as testing
 from . import training as training
 from ._version import __version__ as __version__
+from .decisions import compare_fits as compare_fits
 from .decisions import compute_optimal as compute_optimal
 from .decisions import critical_store as critical_store
 from .decisions import exchange_rate as exchange_rate
 from .decisions import knee_point as knee_point
+from .decisions import next_runs as next_runs
 from .decisions import optimal_allocation as optimal_allocation
 from .decisions import reading_threshold as reading_threshold
 from .decisions import substitution as substitution

@@ -1,5 +1,7 @@
 from ._allocation import Allocation as Allocation
 from ._allocation import optimal_allocation as optimal_allocation
+from ._compare_fits import FitComparison as FitComparison
+from ._compare_fits import compare_fits as compare_fits
 from ._compute_optimal import compute_optimal as compute_optimal
 from ._costs import Costs as Costs
 from ._critical_store import critical_store as critical_store
@@ -7,6 +9,8 @@ from ._estimate import Estimate as Estimate
 from ._exchange import exchange_rate as exchange_rate
 from ._knee import Knee as Knee
 from ._knee import knee_point as knee_point
+from ._next_runs import NextRuns as NextRuns
+from ._next_runs import next_runs as next_runs
 from ._reading_threshold import Threshold as Threshold
 from ._reading_threshold import reading_threshold as reading_threshold
 from ._regret import Regret as Regret
