@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ragscale.errors import ResultsError, ResultsWarning
+from ragscale.results._lm_eval_layout import ResultFile, load
 from ragscale.results._table import validate
 
 
@@ -23,8 +24,9 @@ def read_lm_eval(
     Parameters
     ----------
     path : path
-        A ``results_<date>.json`` or a folder that holds some (at any depth). Of several files the newest that has a
-        task gives its rows, by the date in the name, which lm-eval writes.
+        A result file of any version since 0.3, or a folder that holds some (at any depth): ``results_<date>.json``,
+        ``results.json``, or any other name. Of several files the newest that has a task gives its rows, by the date in
+        its name or inside.
     N, D, R : float
         Parameters of the model, its training tokens, and the tokens of the store it retrieved from. lm-eval knows none
         of them.
@@ -36,37 +38,27 @@ def read_lm_eval(
     Returns
     -------
     DataFrame
-        One row per task, metric and filter: ``value``, ``stderr`` (NaN where lm-eval has none), ``n_examples``,
-        ``n_shot``, ``higher_is_better``, and ``filter`` where a task has any (``"acc,none"`` becomes metric ``acc``).
+        One row per task, metric and filter: ``value``, ``stderr`` and ``n_examples`` (NaN where the file has none, as
+        before 0.4.3), ``n_shot``, ``higher_is_better`` (from the file, else from the metric's name), and ``filter``
+        where a task has any (``"acc,none"`` becomes metric ``acc``).
 
     Raises
     ------
     ResultsError
-        When there is no such file, it is not an lm-eval result, or N, D, R are no counts.
+        When there is no such file, it is not an lm-eval result, N, D, R are no counts, the files are of several models
+        or checkpoints, or several have a task and none says when it was written.
 
     Warns
     -----
     ResultsWarning
-        When older files of the folder were left out.
+        When older files of the folder, or values that are not finite, were left out.
     """
     reserved = sorted({"task", "metric", "value", "stderr", "filter"} & columns.keys())
     if reserved:
         raise ResultsError(f"{', '.join(reserved)} come from the file and cannot be given: drop these arguments")
     path = Path(path)
-    rows: dict[str, list[dict[str, Any]]] = {}
-    superseded = 0
-    for file in _files(path):
-        content = _load(file)
-        for task, task_rows in _task_rows(content, groups, file):
-            superseded += task in rows
-            rows.setdefault(task, task_rows)
-    if superseded:
-        warnings.warn(
-            f"{path} holds several results of {superseded} task{'s' if superseded > 1 else ''}; the newest is taken",
-            ResultsWarning,
-            stacklevel=2,
-        )
-    table = pd.DataFrame([row for task_rows in rows.values() for row in task_rows])
+    rows = _finite(path, _newest(path, _files(path), groups))
+    table = pd.DataFrame(rows)
     if table.empty:
         raise ResultsError(
             f"{path} holds no metric of any task{'' if groups else ' (groups=True adds group averages)'}"
@@ -82,63 +74,72 @@ def read_lm_eval(
         return validate(table)
 
 
-def _files(path: Path) -> list[Path]:
-    """List result files, newest first."""
-    if path.is_dir():
-        files = sorted(path.rglob("results_*.json"), key=lambda p: (p.name, str(p)), reverse=True)
-        if not files:
-            raise ResultsError(f"{path} holds no results_*.json: give the folder that lm_eval --output_path wrote")
-        return files
-    if not path.is_file():
-        raise ResultsError(f"{path} does not exist")
-    return [path]
+def _files(path: Path) -> list[ResultFile]:
+    """Return the result files of one model, newest first."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise ResultsError(f"{path} does not exist")
+        return [file for file in (load(path),) if file]
+    named = sorted(path.rglob("results*.json"))
+    found = [load(file) for file in named] or [
+        load(file, only_if_it_is_one=True) for file in sorted(path.rglob("*.json"))
+    ]
+    files = [file for file in found if file]
+    if not files:
+        raise ResultsError(
+            f"{path} holds no results_*.json, results.json or other lm-eval result: give the folder or the file that "
+            "lm_eval --output_path wrote"
+        )
+    _check_one_model(path, files)
+    return sorted(files, key=lambda file: (file.date, str(file.path)), reverse=True)
 
 
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ResultsError(f"{file} is not JSON: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
-        raise ResultsError(f"{file} is not an lm-eval result file: it has no 'results' of tasks")
-    return content
+def _check_one_model(path: Path, files: Sequence[ResultFile]) -> None:
+    of_model: dict[str, Path] = {}
+    for file in files:
+        if file.model:
+            of_model.setdefault(file.model, file.path.parent if file.path.parent != path else file.path)
+    if len(of_model) > 1:
+        listed = "; ".join(f"{model} in {where}" for model, where in list(of_model.items())[:6])
+        raise ResultsError(
+            f"{path} holds results of {len(of_model)} models, and N and D are of one: {listed}. Read each by itself"
+        )
 
 
-def _task_rows(content: dict[str, Any], groups: bool, file: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    members = _mapping(content, "group_subtasks")
-    for task, metrics in content["results"].items():
-        if not isinstance(metrics, dict):
-            raise ResultsError(f"{file}: results of task {task!r} are a {type(metrics).__name__}, expected metrics")
-        if members.get(task) and not groups:
-            continue
-        samples = _mapping(_mapping(content, "n-samples"), task).get("effective", metrics.get("sample_len"))
-        rises = _mapping(_mapping(content, "higher_is_better"), task)
-        rows = []
-        for key, value in metrics.items():
-            metric, _, filter_name = key.partition(",")
-            if not _is_number(value) or metric.endswith("_stderr") or metric in ("sample_len", "alias", "name"):
+def _newest(path: Path, files: Sequence[ResultFile], groups: bool) -> list[dict[str, Any]]:
+    """Return the rows of every task from the newest file that has it."""
+    taken: dict[str, ResultFile] = {}
+    rows: list[dict[str, Any]] = []
+    superseded = 0
+    for file in files:
+        for task, task_rows in file.rows(groups):
+            newer = taken.setdefault(task, file)
+            if newer is file:
+                rows += task_rows
                 continue
-            stderr = metrics.get(f"{metric}_stderr" + (f",{filter_name}" if filter_name else ""))
-            rows.append(
-                {
-                    "task": task,
-                    "metric": metric,
-                    "filter": filter_name or "none",
-                    "value": value,
-                    "stderr": stderr if _is_number(stderr) else float("nan"),
-                    "n_examples": samples if _is_number(samples) else float("nan"),
-                    "n_shot": _mapping(content, "n-shot").get(task),
-                    "higher_is_better": rises.get(metric),
-                }
-            )
-        if rows:
-            yield task, rows
+            superseded += 1
+            if not file.date:
+                raise ResultsError(
+                    f"{path}: {newer.path.name} and {file.path.name} both have task {task!r}, and no date says which "
+                    "is newer: give the file to read"
+                )
+    if superseded:
+        warnings.warn(
+            f"{path} holds several results of {superseded} task{'s' if superseded > 1 else ''}; the newest is taken",
+            ResultsWarning,
+            stacklevel=3,
+        )
+    return rows
 
 
-def _mapping(content: dict[str, Any], key: str) -> dict[str, Any]:
-    value = content.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _finite(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out metrics that are infinite or no number, and say which."""
+    bad = [row for row in rows if not math.isfinite(row["value"])]
+    if bad:
+        listed = ", ".join(f"{row['task']} {row['metric']} = {row['value']}" for row in bad[:4])
+        warnings.warn(
+            f"{path}: {len(bad)} values are not finite and left out ({listed}{', ...' if len(bad) > 4 else ''})",
+            ResultsWarning,
+            stacklevel=3,
+        )
+    return [row for row in rows if math.isfinite(row["value"])]
