@@ -14,10 +14,11 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError, FitError, IdentifiabilityWarning
+from ragscale.fitting._determined import refuse_unseen
 from ragscale.fitting._experiments import clusters
 from ragscale.fitting._hit_rate import drawn
 from ragscale.fitting._own import Own, peek
-from ragscale.fitting._result import ManifoldFit
+from ragscale.fitting._result import NOT_DETERMINED, ManifoldFit
 from ragscale.fitting.laws._law import Theta
 from ragscale.fitting.solver._problem import Problem
 from ragscale.fitting.solver._varpro import Solution, refine
@@ -78,6 +79,7 @@ class Bootstrap(Result):
     def predict(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, **columns: Any) -> np.ndarray:
         """Return the metric under every replicate, (n_resamples, ...) with the broadcast shape of the counts."""
         n, d, r = np.broadcast_arrays(*(np.asarray(count, dtype=float) for count in (N, D, R)))
+        refuse_unseen(peek(self.fit, "data"), self.fit.unseen, {"N": n, "D": d})
         shape = (self.n_resamples, *([1] * n.ndim))
         theta = {name: values.reshape(shape) for name, values in self.theta.items()}
         extra = {name: values.reshape(shape) for name, values in self.link_values.items()}
@@ -97,12 +99,17 @@ class Bootstrap(Result):
     def _params(self) -> pd.DataFrame:
         tail = (1.0 - self.confidence_level) / 2.0
         values = {**self.fit.theta, **{p.name: float(getattr(self.fit.link, p.name)) for p in self.fit.link.parameters}}
-        rows = []
+        rows, open_ = [], self.fit.undetermined
         for name, value in values.items():
             replicates = self.theta[name] if name in self.theta else self.link_values[name]
+            if name in open_:
+                nothing = dict.fromkeys(("value", "stderr", "low", "high"), np.nan)
+                rows.append({"name": name, **nothing, "note": NOT_DETERMINED})
+                continue
             low, high = np.quantile(replicates, [tail, 1.0 - tail])
             stderr = float(np.std(replicates, ddof=1)) if name not in self.fit.law.fixed else np.nan
-            rows.append({"name": name, "value": value, "stderr": stderr, "low": low, "high": high})
+            note = "fixed" if name in self.fit.law.fixed else ""
+            rows.append({"name": name, "value": value, "stderr": stderr, "low": low, "high": high, "note": note})
         return pd.DataFrame(rows).set_index("name")
 
     def interval(

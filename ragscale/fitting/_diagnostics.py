@@ -10,8 +10,11 @@ import pandas as pd
 from scipy import stats
 
 from ragscale.fitting._conditions import GOLD, RANDOM, conditions
+from ragscale.fitting._determined import redundant
 from ragscale.fitting._experiments import clusters
+from ragscale.fitting._misfit import parity_slope, patterns, verdict
 from ragscale.fitting._own import Own, peek
+from ragscale.fitting._result import NOT_DETERMINED
 from ragscale.fitting.solver._problem import Problem
 from ragscale.fitting.solver._varpro import _jacobian, _second_order, _State
 from ragscale.results._direction import direction
@@ -20,6 +23,7 @@ from ragscale.results._result import Result
 if TYPE_CHECKING:
     from ragscale.fitting._result import ManifoldFit
 
+TOO_FEW = "too few models for an error"
 Verdict = Literal["helps", "hurts", "does not help", "not measured"]
 
 
@@ -60,6 +64,11 @@ class RetrievalEffect(Result):
 
     def summary(self) -> str:
         """Say whether retrieval helps, with the change and its interval."""
+        if self.verdict == "not measured" and self.n_models == 1:
+            return (
+                f"One trained model was evaluated with and without a store: the metric changes by {self.change:+.3g} "
+                "on average over its stores, without an interval; whether other models gain as much cannot be told."
+            )
         if self.verdict == "not measured":
             return "Whether retrieval helps is not measured: no trained model has rows both with and without a store."
         numbers = f"{self.change:+.3g} [{self.low:+.3g}, {self.high:+.3g}] over {self.n_models} trained models"
@@ -88,6 +97,10 @@ class Diagnostics(Result):
         By trained model: how far it determines its own prediction, summed over its rows, in parameters.
     n_clusters : int
         Trained models: distinct (N, D, seed).
+    slope : float
+        Of the parity plot: by how much predictions change when observations change by 1.
+    misfit : str
+        What says that the law does not describe the data; empty where it does.
     """
 
     findings: tuple[Finding, ...]
@@ -96,6 +109,13 @@ class Diagnostics(Result):
     correlation: Own[pd.DataFrame] = Own()
     leverage: Own[pd.Series] = Own()
     n_clusters: int
+    slope: float = 1.0
+    misfit: str = ""
+
+    @property
+    def describes_data(self) -> bool:
+        """Whether the law follows the data at all."""
+        return not self.misfit
 
     def to_frame(self) -> pd.DataFrame:
         """Return the findings: ``level``, ``topic``, ``text``."""
@@ -121,6 +141,7 @@ class _Local:
     names: list[str]
     p: np.ndarray
     held: np.ndarray
+    open: np.ndarray  # parameters that can move without any prediction moving
     jacobian: np.ndarray
     bread: np.ndarray
     covariance: np.ndarray
@@ -156,6 +177,8 @@ def _local(fit: ManifoldFit) -> _Local:
     scores = np.zeros((group.max() + 1, len(p)))
     np.add.at(scores, group, (jacobian[0] * psi[0]).T)
     free = ~held
+    open_ = np.zeros(len(p), dtype=bool)
+    open_[free] = redundant(jacobian[0][free] * np.sqrt(weight[0]))
     covariance = np.full((len(p), len(p)), np.nan)
     if free.any():
         size = np.sqrt(np.maximum(np.diag(bread), 1e-300))[free]
@@ -173,7 +196,7 @@ def _local(fit: ManifoldFit) -> _Local:
         part = scores[:, free]
         covariance[np.ix_(free, free)] = correction * inverse @ (part.T @ part) @ inverse
     names = [q.name for q in (*problem.coefficients, *problem.nonlinear, *problem.link.parameters)]
-    return _Local(names, p, held, jacobian[0], bread, covariance, group, curvature[0])
+    return _Local(names, p, held, open_, jacobian[0], bread, covariance, group, curvature[0])
 
 
 def _tame(matrix: np.ndarray) -> np.ndarray:
@@ -195,6 +218,7 @@ def parameter_table(fit: ManifoldFit, confidence_level: float = 0.95) -> pd.Data
     c, u = problem.position(fit.theta)
     sizes, size_slopes = _sizes(problem, u)
     count = int(local.cluster.max()) + 1
+    too_few = count <= int((~local.held & ~local.open).sum())  # errors between models need more models than parameters
     quantile = float(stats.t.ppf(0.5 + confidence_level / 2, max(count - len(local.p), 1)))
     values = {**fit.theta, **{p.name: float(getattr(fit.link, p.name)) for p in fit.link.parameters}}
     rows = []
@@ -202,8 +226,15 @@ def parameter_table(fit: ManifoldFit, confidence_level: float = 0.95) -> pd.Data
         own = fit.law.tied.get(name, name)
         i = index.get(own)
         row = {"name": name, "value": value, "stderr": np.nan, "low": np.nan, "high": np.nan, "at_bound": False}
+        if name in fit.dropped:
+            rows.append({**row, "value": np.nan if i is None else value, "note": NOT_DETERMINED})
+            continue
         if i is None:
             rows.append({**row, "note": "fixed"})
+            continue
+        follows = i < problem.k and (local.open[problem.k : problem.k + problem.m] & (size_slopes[i] != 0)).any()
+        if local.open[i] or follows:
+            rows.append({**row, "note": NOT_DETERMINED})
             continue
         note = f"= {own}" if own != name else ""
         if local.held[i]:
@@ -231,6 +262,9 @@ def parameter_table(fit: ManifoldFit, confidence_level: float = 0.95) -> pd.Data
             low, high = value - quantile * error, value + quantile * error
             if i < problem.k and not problem.signed[i]:
                 low = max(low, 0.0)
+        if too_few:
+            rows.append({**row, "note": note or TOO_FEW})
+            continue
         rows.append({**row, "stderr": error, "low": low, "high": high, "note": note})
     return pd.DataFrame(rows).set_index("name")
 
@@ -268,6 +302,7 @@ def diagnose(fit: ManifoldFit) -> Diagnostics:
     names = [name for name, is_free in zip(local.names, free, strict=True) if is_free]
     covariance = local.covariance[np.ix_(free, free)]
     spread = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
+    spread[np.isnan(spread)] = np.inf
     correlation = pd.DataFrame(covariance / np.outer(spread, spread), names, names)
     weighted = local.jacobian[free] * np.sqrt(local.row_weight)
     length = np.linalg.norm(weighted, axis=1, keepdims=True)
@@ -275,10 +310,20 @@ def diagnose(fit: ManifoldFit) -> Diagnostics:
     condition = float(singular[0] / max(singular[-1], 1e-300)) if singular.size else 1.0
     leverage = _leverage(local, free)
     count = int(local.cluster.max()) + 1
+    table = peek(fit, "data")
+    residual = fit.residuals
+    value = table["value"].to_numpy(float)
+    observed = np.log(value) if fit.space == "log" else value
+    slope = parity_slope(observed, residual, table["weight"].to_numpy(float))
+    shapes = patterns(table, residual, local.cluster)
+    misfit, odd = verdict(slope, int(local.held.sum()), len(local.held), shapes, fit.space)
     findings = [
+        *([Finding("warning", "misfit", misfit)] if misfit else []),
+        *(Finding("warning", "design", f"{text[0].upper()}{text[1:]}.") for text in fit.unseen.values()),
         *_retrieval_findings(fit, effect),
+        *(Finding("warning", "pattern", text) for text in odd),
         *_bound_findings(fit, local),
-        *_tradeoff_findings(correlation, condition),
+        *(_tradeoff_findings(correlation, condition) if count > int(free.sum()) else []),
         *_design_findings(fit, count),
         *_minima_findings(fit),
         *_leverage_findings(leverage),
@@ -291,6 +336,8 @@ def diagnose(fit: ManifoldFit) -> Diagnostics:
         correlation=correlation,
         leverage=leverage,
         n_clusters=count,
+        slope=slope,
+        misfit=misfit,
     )
 
 
@@ -306,10 +353,12 @@ def retrieval_effect(table: pd.DataFrame, space: str = "log", confidence_level: 
     sizes = [np.bincount(group[m], minlength=count) for m in (with_store, ~with_store)]
     both = (sizes[0] > 0) & (sizes[1] > 0)
     n_models = int(both.sum())
-    if n_models < 2:
-        return RetrievalEffect(verdict="not measured", change=np.nan, low=np.nan, high=np.nan, n_models=n_models)
+    if n_models == 0:
+        return RetrievalEffect(verdict="not measured", change=np.nan, low=np.nan, high=np.nan, n_models=0)
     change = sums[0][both] / sizes[0][both] - sums[1][both] / sizes[1][both]
     middle = float(change.mean())
+    if n_models == 1:
+        return RetrievalEffect(verdict="not measured", change=middle, low=np.nan, high=np.nan, n_models=1)
     half = float(stats.t.ppf(0.5 + confidence_level / 2, n_models - 1) * change.std(ddof=1) / np.sqrt(n_models))
     rising = direction(table)
     low, high = middle - half, middle + half
@@ -360,16 +409,22 @@ def _design_findings(fit: ManifoldFit, count: int) -> list[Finding]:
     found = []
     data = peek(fit, "data")
     if count < 20:
-        text = f"Only {count} trained models: intervals are rough below 20."
+        text = f"Only {count} trained model{'s' if count > 1 else ''}: intervals are rough below 20."
         found.append(Finding("warning", "few models", text))
     sizes = len(np.unique(data["N"].to_numpy(float)))
-    if "N" in fit.law.variables and sizes < 6:
+    if "N" in fit.law.variables and 1 < sizes < 6:
         text = f"alpha and E rest on {sizes} value{'s' if sizes > 1 else ''} of N: at least 6 are needed to trust them."
         found.append(Finding("warning", "few sizes", text))
     stores = data[data["R"] > 0]
     pairs = [("D", "N", data), ("R", "N", stores), ("R", "D", stores)]
     for a, b, rows in pairs:
-        if {a, b} - set(fit.law.variables) or len(rows) < 3 or rows[a].nunique() < 2 or rows[b].nunique() < 2:
+        if (
+            {a, b} - set(fit.law.variables)
+            or {a, b} & set(fit.unseen)
+            or len(rows) < 3
+            or rows[a].nunique() < 2
+            or rows[b].nunique() < 2
+        ):
             continue
         r = float(np.corrcoef(np.log(rows[a]), np.log(rows[b]))[0, 1])
         if r > 0.95:
@@ -378,8 +433,6 @@ def _design_findings(fit: ManifoldFit, count: int) -> list[Finding]:
                 f"told from what the other does. Vary {a} at fixed {b}."
             )
             found.append(Finding("warning", "design", text))
-    if "R" in fit.law.variables and len(np.unique(data["R"].to_numpy(float))) == 2:
-        found.append(Finding("warning", "design", "Only two store sizes: the shape of the gain is not determined."))
     return found
 
 

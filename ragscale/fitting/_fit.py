@@ -11,6 +11,7 @@ import pandas as pd
 
 from ragscale.errors import ConfigError, FitError
 from ragscale.fitting._conditions import as_hit_rate, measured_curve, rows_for
+from ragscale.fitting._determined import drop_undetermined
 from ragscale.fitting._evidence import evidence
 from ragscale.fitting._prepare import prepare, read_columns
 from ragscale.fitting._result import ManifoldFit
@@ -169,6 +170,7 @@ def fit_table(
         raise ConfigError(f"space = {space!r} must be 'auto', 'log' or 'linear'")
     space = link.space if space == "auto" else space
     law = law._resolve(*(table[name].to_numpy(float) for name in "NDR"))
+    law, dropped = drop_undetermined(law, table)
     check_fittable(law, table, link, space)
     weight, words = row_weights(table, link, weights, space)
     automatic = isinstance(delta, str)
@@ -184,7 +186,7 @@ def fit_table(
         objective = replace(objective, delta=max(1.345 * 1.4826 * float(np.median(np.abs(r))), 1e-9))
         problem = Problem(law, link, objective, space=space, table=rows)
         solution = solve(problem, solution)
-    return make_fit(problem, solution, table, words, left_out)
+    return replace(make_fit(problem, solution, table, words, left_out), dropped=dropped)
 
 
 def solve(problem: Problem, near: Solution | None = None) -> Solution:

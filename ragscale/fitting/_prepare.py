@@ -11,6 +11,7 @@ import pandas as pd
 
 from ragscale.errors import ConfigError, ResultsError, ResultsWarning
 from ragscale.fitting._conditions import RETRIEVED, conditions
+from ragscale.fitting._determined import fill_unknown
 from ragscale.fitting._experiments import EXPERIMENT, experiments, merged, warn_of_checkpoints
 from ragscale.fitting._unexplained import CELL, advice, unexplained
 from ragscale.fitting.laws._law import ScalingLaw
@@ -63,7 +64,7 @@ def prepare(
     ConfigError
         When ``by`` is no column.
     """
-    frame = _named(as_frame(results), {"N": N, "D": D, "R": R, "value": value})
+    frame = _named(fill_unknown(as_frame(results), N=N, D=D, R=R), {"N": N, "D": D, "R": R, "value": value})
     by = _by(frame, by)
     no_store = "R" not in frame
     if no_store:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError, ExtrapolationWarning, FitError
 from ragscale.fitting._comparison import Comparison
+from ragscale.fitting._determined import refuse_unseen, unseen
 from ragscale.fitting._own import Own, peek
 from ragscale.fitting.laws._law import ScalingLaw, Theta, check_counts
 from ragscale.fitting.solver._links import Link
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ragscale.fitting._verdict import Verdict
 
 _FAR = 10.0
+NOT_DETERMINED = "not determined"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -59,6 +61,8 @@ class ManifoldFit(Result):
         How the laws compared, when the law was chosen with ``law="auto"``.
     left_out : str
         In words which rows of the table the law could not read.
+    dropped : tuple of str
+        Parameters of terms that the rows say nothing about (one N, one D, D in step with N): the terms are left out.
     hit_rate : HitRateCurve, callable or None
         h(R) as the table measures it: what a law that reads ``hit_rate`` takes where none is given.
     evidence : Evidence or None
@@ -77,6 +81,7 @@ class ManifoldFit(Result):
     weights: str = "equal"
     selection: Comparison | None = None
     left_out: str = ""
+    dropped: tuple[str, ...] = ()
     hit_rate: Any = None
     evidence: Evidence | None = None
 
@@ -105,13 +110,65 @@ class ManifoldFit(Result):
             Further columns that the law reads: numbers, or functions of R. ``hit_rate`` is `hit_rate` where it is
             not given; 1 is a gold passage, also with R = 0.
 
+        Raises
+        ------
+        FitError
+            Where the rows say nothing about an N or D (see `unseen`), or the law falls below the lowest value that the
+            metric can take (`lowest`), far outside the data. `latent` evaluates the formula anywhere.
+
         Warns
         -----
         ExtrapolationWarning
             When a count is more than 10 times outside the range of the data.
         """
+        refuse_unseen(peek(self, "data"), self.unseen, {"N": N, "D": D})
         self._warn_if_far(N, D, R)
-        return np.asarray(self.link.metric(self.latent(N, D, R, **columns)))
+        value = np.asarray(self.link.metric(self.latent(N, D, R, **columns)))
+        below = ~(value >= self.lowest)
+        if below.any():
+            n, d, r = (np.broadcast_to(np.asarray(x, dtype=float), value.shape)[below].flat[0] for x in (N, D, R))
+            raise FitError(
+                f"{self.law.name} predicts {value[below].flat[0]:.4g} at N = {n:.4g}, D = {d:.4g}, R = {r:.4g}"
+                f", and the metric is never below {self.lowest:g}: this lies outside of what the law can describe"
+            )
+        return value
+
+    @property
+    def lowest(self) -> float:
+        """The lowest value that the metric can take: the floor of its link, or 0 where all values are positive."""
+        floor = getattr(self.link, "floor", None)
+        if isinstance(floor, (int, float)):
+            return float(floor)
+        return 0.0 if peek(self, "data")["value"].to_numpy(float).min() > 0 else -np.inf
+
+    @cached_property
+    def unseen(self) -> dict[str, str]:
+        """Variables whose effect the rows cannot show, each with a sentence; empty where N, D and R vary well."""
+        found = unseen(peek(self, "data"), self.law.variables)
+        return {name: text for name, text in found.items() if name != "R" or "C" in self.dropped}
+
+    def require(self, *variables: str) -> None:
+        """Raise where the rows cannot show the effect of one of ``variables``: for decisions that turn on it.
+
+        Raises
+        ------
+        FitError
+            Saying which rows are missing.
+        """
+        missing = [text for name, text in self.unseen.items() if name in variables]
+        if missing:
+            raise FitError("these results cannot answer that: " + "; ".join(missing))
+
+    @property
+    def undetermined(self) -> tuple[str, ...]:
+        """Parameters that these rows do not determine: of terms left out, or free to move and move no prediction."""
+        notes = self._params["note"]
+        return tuple(str(name) for name in notes.index[notes.to_numpy() == NOT_DETERMINED])
+
+    @property
+    def describes_data(self) -> bool:
+        """Whether the law follows the data at all; `diagnostics` says what is wrong where it does not."""
+        return self.diagnostics.describes_data
 
     def gradient(
         self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, **columns: ArrayLike
@@ -255,9 +312,11 @@ class ManifoldFit(Result):
         """Return the fit as text: what was fitted, parameters, diagnostics."""
         count, sizes = self.diagnostics.n_clusters, self.data["N"].nunique()
         stationary = "" if self.converged else "; NOT CONVERGED"
+        missing = [f"! {text[0].upper()}{text[1:]}." for text in self.unseen.values()]
         chosen = [f"law chosen: {self.selection.note}"] if self.selection is not None and self.selection.note else []
         read = self.evidence.reads if self.evidence is not None else None
         lines = [
+            *([] if self.describes_data else [self.diagnostics.misfit]),
             self.verdict.text,
             *chosen,
             *([read.summary()] if read is not None else []),
@@ -265,6 +324,7 @@ class ManifoldFit(Result):
             f"rows {len(self.data)}, trained models {count}, values of N {sizes}",
             f"link {self.link.name}, weights {self.weights}" + (f"; {self.left_out}" if self.left_out else ""),
             f"objective {self.objective:.8g} ({self.loss.describe(self.space)}){stationary}",
+            *missing,
             "",
             self.params.to_string(float_format=lambda value: f"{value:.5g}"),
             "",

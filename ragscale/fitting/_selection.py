@@ -12,6 +12,7 @@ from scipy import optimize, special
 from ragscale.errors import ConfigError, FitError, RagscaleError
 from ragscale.fitting._comparison import Comparison, CrossValidation, akaike_weights
 from ragscale.fitting._conditions import reads_evidence, rows_for
+from ragscale.fitting._determined import unseen
 from ragscale.fitting._experiments import clusters
 from ragscale.fitting._fit import fit_table
 from ragscale.fitting._own import peek
@@ -87,7 +88,7 @@ def _validate_folds(
     space = options["space"]
     weights = options.pop("weights", None)
     given = None if weights is None or isinstance(weights, str) else np.asarray(weights, dtype=float)[kept]
-    rows = []
+    rows, known = [], unseen(table, law.variables)
     for name, test in _folds(table, leave_out, seed):
         train = pd.DataFrame(table[~test]).reset_index(drop=True)
         own = weights if given is None else given[~test]
@@ -96,6 +97,9 @@ def _validate_folds(
         except RagscaleError as error:
             raise FitError(f"cross_validate cannot fit without {name}: {error}") from error
         held_out = pd.DataFrame(table[test])
+        lost = [text for variable, text in fit.unseen.items() if variable not in known]
+        if lost:
+            raise FitError(f"cross_validate cannot fit without {name}: {'; '.join(lost)}")
         counts = [held_out[column].to_numpy(float) for column in "NDR"]
         further = {column: held_out[column].to_numpy(float) for column in law.further_columns}
         predicted = np.asarray(fit.link.metric(fit.latent(*counts, **further)))
@@ -244,7 +248,12 @@ def compare_on(
     """Compare laws on a prepared table."""
     if laws is None:
         reads_r = np.ptp(table["R"].to_numpy(float)) > 0
-        laws = [law() for law in BUILT_IN if reads_r or "R" not in law.variables]
+        sweep = reads_r and {"N", "D"} <= unseen(table, ("N", "D")).keys()  # of one model: only R can be learnt about
+        laws = [
+            law()
+            for law in BUILT_IN
+            if ("R" not in law.variables if not reads_r else "R" in law.variables or not sweep)
+        ]
     chosen = [make_law(law) for law in laws]
     if not chosen:
         raise ConfigError("laws is empty: name at least one law")

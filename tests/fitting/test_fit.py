@@ -279,8 +279,8 @@ def test_wrong_arguments_say_what_would_be_right(plane: pd.DataFrame) -> None:
             rs.fit_manifold(plane, **{"law": "chinchilla", **options})
     with pytest.raises(ResultsError, match="N = 'size'"):
         rs.fit_manifold(plane, "chinchilla", N="size")
-    with pytest.raises(FitError, match="5 parameters"):
-        rs.fit_manifold(plane.head(4), "chinchilla")
+    with pytest.raises(FitError, match="3 parameters"):  # one size: A and alpha are left out
+        rs.fit_manifold(plane.head(2), "chinchilla")
     with pytest.raises(FitError, match="values <= 0"):
         rs.fit_manifold(plane.assign(value=plane["value"] - 3), "chinchilla", link="identity")
     with pytest.raises(ConfigError, match="must be positive"):

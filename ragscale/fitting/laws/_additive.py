@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +14,12 @@ from ragscale.fitting.laws._gains import GAINS, Gain
 from ragscale.fitting.laws._law import GainRate, Parameter, ScalingLaw, Theta
 
 GAIN_SIZE = Parameter("C", 0.0, description="size of the gain from retrieval")
+
+
+def middle(parameter: Parameter) -> float:
+    """Return the middle of the range in which a parameter is searched, in its own unit."""
+    low, high = parameter.start or (parameter.lower, parameter.upper)
+    return math.sqrt(low * high) if parameter.log else 0.5 * (low + high)
 
 
 class GainLaw(BaseLaw):
@@ -27,6 +35,14 @@ class GainLaw(BaseLaw):
         stores = r[r > 0]
         typical = 10.0 ** round(float(np.mean(np.log10(stores)))) if stores.size else 1e9
         return self.replace(fixed={**self.fixed, "R0": typical})
+
+    def _without(self, variable: str, store: float = 1.0) -> Mapping[str, float | None] | None:
+        if variable != "R" or self.unit != "R":
+            return super()._without(variable, store)
+        free = {p.name for p in self.free}
+        shape = [p for p in self.gain.parameters("R") if p.name in free]
+        held = {p.name: middle(p) * p.unit_value({"N": 1.0, "D": 1.0, "R": store}) for p in shape}
+        return {"C": None, **held} if held else None
 
     def _gain_limit(self, n: np.ndarray, d: np.ndarray, theta: Theta) -> np.ndarray | None:
         half = self.gain.half_point(theta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,13 @@ class BaseLaw(SeparableLaw):
     def _gradient(self, n: np.ndarray, d: np.ndarray, r: np.ndarray, theta: Theta) -> tuple[Any, Any, Any]:
         a, b = powers(theta, n, d)
         return -theta.A * theta.alpha * a / n, -theta.B * theta.beta * b / d, np.zeros_like(r)
+
+    def _without(self, variable: str, store: float = 1.0) -> Mapping[str, float | None] | None:
+        names = {"N": ("A", "alpha"), "D": ("B", "beta")}.get(variable)
+        if names is None:
+            return None
+        # E takes over what a constant term adds; where E is held, the coefficient has to stay
+        return {names[0]: None if "E" in self.fixed else 0.0, names[1]: 0.5}
 
     def _data_for(self, n: np.ndarray, loss: np.ndarray, theta: Theta) -> np.ndarray:
         left = loss - theta.E - theta.A * n**-theta.alpha

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,11 @@ class EffectiveData(BaseLaw):
         effective = d + theta.eta * r
         slopes = super()._column_slopes(theta, n, effective, r)
         return {**slopes, ("B", "eta"): -theta.beta * r * np.exp(-(theta.beta + 1.0) * np.log(effective))}
+
+    def _without(self, variable: str, store: float = 1.0) -> Mapping[str, float | None] | None:
+        return (
+            None if variable == "D" else super()._without(variable, store)
+        )  # with one D the store still moves the term
 
     def _gradient(self, n: np.ndarray, d: np.ndarray, r: np.ndarray, theta: Theta) -> tuple[Any, Any, Any]:
         dn, dd, _ = super()._gradient(n, d + theta.eta * r, r, theta)

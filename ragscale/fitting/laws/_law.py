@@ -218,6 +218,14 @@ class ScalingLaw(ABC):
         """Return the law with the options that depend on the table made definite; by default the law itself."""
         return self
 
+    def _without(self, variable: str, store: float = 1.0) -> Mapping[str, float | None] | None:
+        """Return what makes the term in ``variable`` vanish where that variable never changes, None if nothing does.
+
+        Its parameters with the values to hold them at; None for one that stays free although it means nothing alone.
+        Of "R", with a typical ``store``, it is asked where there are two stores only: the gain's shape is then held.
+        """
+        return None
+
     # What decisions ask --------------------------------------------------------------------------------------------
     # Answers in closed form make decisions fast; None sends the decision to a search, which any law allows.
 

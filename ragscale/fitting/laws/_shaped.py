@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -77,6 +78,11 @@ class Interaction(ShapedLaw):
     def options(self) -> dict[str, Any]:
         return {**super().options(), **({} if "mu" in self.fixed else {"scale_D": True})}
 
+    def _without(self, variable: str, store: float = 1.0) -> Mapping[str, float | None] | None:
+        own = {"N": "nu", "D": "mu"}.get(variable)
+        more = {own: 0.0} if own is not None and own not in self.fixed else {}
+        return {**(super()._without(variable, store) or {}), **more} or None
+
     def _scale(self, theta: Theta, n: np.ndarray, d: np.ndarray) -> Any:
         return np.exp(-theta.nu * np.log(n) - theta.mu * np.log(d))
 
@@ -123,6 +129,11 @@ class Multiplicative(ShapedLaw):
     reference = "this library"
     _own = (Parameter("C", 0.0, 1.0, start=(0.02, 0.6), description="share of the reducible loss that h = 1 removes"),)
     parameters = (*BASE, *_own, *GAINS["log1p"].parameters("R"))
+
+    def _without(self, variable: str, store: float = 1.0) -> Mapping[str, float | None] | None:
+        if variable == "D" and self.fixed.get("A") == 0.0:  # B, a constant too, has to stay: the gain is a share of it
+            return {"E": 0.0, "B": None, "beta": 0.5}
+        return super()._without(variable, store)
 
     def _columns(self, theta: Theta, n: np.ndarray, d: np.ndarray, r: np.ndarray) -> dict[str, Any]:
         left = 1.0 - theta.C * self.gain.value(r, theta)
