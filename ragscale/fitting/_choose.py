@@ -16,9 +16,8 @@ from ragscale.fitting._experiments import clusters
 from ragscale.fitting._fit import fit_table
 from ragscale.fitting._own import peek
 from ragscale.fitting._result import ManifoldFit
-from ragscale.fitting._selection import compare_on
+from ragscale.fitting._selection import compare_on, default_laws
 from ragscale.fitting.laws._additive import Hill, Log1p, Power
-from ragscale.fitting.laws._catalogue import BUILT_IN
 from ragscale.fitting.laws._law import ScalingLaw
 from ragscale.fitting.laws._reading import Reading
 from ragscale.fitting.solver._links import make_link
@@ -55,8 +54,9 @@ def choose_law(table: pd.DataFrame, options: Mapping[str, Any]) -> ManifoldFit:
 
 def _candidates(table: pd.DataFrame, seen: Evidence) -> tuple[list[ScalingLaw], list[str]]:
     """Return the laws to compare, and in words what decided about them."""
-    varies = np.ptp(rows_for(table, Log1p())[0]["R"].to_numpy(float)) > 0
-    laws = [law() for law in BUILT_IN if varies or "R" not in law.variables]
+    rows = rows_for(table, Log1p())[0]
+    varies = np.ptp(rows["R"].to_numpy(float)) > 0
+    laws = default_laws(rows)
     words = []
     if varies and seen.helps:
         laws = [law for law in laws if "R" in law.variables]
@@ -126,7 +126,7 @@ def _why(compared: Comparison, name: str) -> str:
     others = value.drop(index=name).dropna()
     if not len(others):
         return f"{name} is the only law that could be fitted"
-    gap = float(others.iloc[0] - value[name])
+    gap = float(others.iloc[0] - value[name]) if np.isfinite(others.iloc[0]) else 0.0
     if gap > _TIE:
         return f"{name} by {gap:.1f} AICc before {others.index[0]}"
     same = [str(one) for one in table.index[table["tied"].to_numpy(bool)] if one != name]

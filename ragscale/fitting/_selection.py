@@ -237,6 +237,16 @@ def compare_laws(
     return compare_on(table, laws, held_out=held_out, folds=folds, options=options)
 
 
+def default_laws(table: pd.DataFrame) -> list[ScalingLaw]:
+    """Return the built-in laws that rows can tell about: without R where it never varies, of R alone in its sweep."""
+    laws = [law() for law in BUILT_IN]
+    if np.ptp(table["R"].to_numpy(float)) == 0:
+        return [law for law in laws if "R" not in law.variables]
+    if {"N", "D"} <= unseen(table, ("N", "D")).keys():  # the stores of one model
+        return [law for law in laws if "R" in law.variables and not law.gain_depends_on_N]
+    return laws
+
+
 def compare_on(
     table: pd.DataFrame,
     laws: Sequence[str | ScalingLaw] | None,
@@ -247,13 +257,7 @@ def compare_on(
 ) -> Comparison:
     """Compare laws on a prepared table."""
     if laws is None:
-        reads_r = np.ptp(table["R"].to_numpy(float)) > 0
-        sweep = reads_r and {"N", "D"} <= unseen(table, ("N", "D")).keys()  # of one model: only R can be learnt about
-        laws = [
-            law()
-            for law in BUILT_IN
-            if ("R" not in law.variables if not reads_r else "R" in law.variables or not sweep)
-        ]
+        laws = default_laws(table)
     chosen = [make_law(law) for law in laws]
     if not chosen:
         raise ConfigError("laws is empty: name at least one law")
