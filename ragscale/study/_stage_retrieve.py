@@ -26,6 +26,9 @@ from ragscale.study._stage_split import load_tasks, split_in
 from ragscale.study._threads import limited_threads
 
 _SAMPLE_PASSAGES, _SAMPLE_QUESTIONS = 300, 50
+# what a retriever must find depends on its language; its own store is looked at below
+_OF_WORDS = ("finds_what_is_there", "one_passage_is_enough")
+_NOT_HERE = "another_process_loads_it"  # the jobs of the study do, with the user's modules imported as they must be
 _COSTLY_PASSAGES = 20_000  # from here a retriever without nested search is asked at the grid's stores alone
 
 
@@ -38,15 +41,18 @@ def check_own(folder: Path, inputs: IndexInputs, folders: dict[str, Path]) -> li
     notes = []
     with limited_threads(inputs.threads):
         for name, check in _CHECKS.items():
+            if name == _NOT_HERE:
+                continue
             try:
                 check(spec.build)
             except AssertionError as error:
-                if name != "finds_what_is_there":
+                said = " ".join(str(error).split())[:500]
+                if name not in _OF_WORDS:
                     raise ConfigError(
-                        f"{spec} breaks the contract of a retriever, {name}: {error}. "
-                        "ragscale.testing.check_retriever runs the same checks"
+                        f"{spec} breaks the contract of a retriever, which ragscale.testing.check_retriever tests: "
+                        f"{name}: {said}"
                     ) from None
-                notes.append(f"{name}: {error}")
+                notes.append(f"{name}: {said}")
         passages = list(split_in(folders["split"]).store(inputs.store_tokens).passages[:_SAMPLE_PASSAGES])
         texts = [example.question for task in load_tasks(inputs.tasks, folders["split"]) for example in task.examples]
         texts = texts[:: max(1, len(texts) // _SAMPLE_QUESTIONS)][:_SAMPLE_QUESTIONS]
