@@ -1,4 +1,4 @@
-"""Scripts that are written without spaces between words: there a character is what a word is elsewhere."""
+"""Characters: scripts that are written without spaces between words, and halves that are no characters at all."""
 
 from __future__ import annotations
 
@@ -50,3 +50,19 @@ class _Spaced(dict[int, int | str]):
 
 
 _SPACED, _SPACED_WITHOUT_HANGUL = _Spaced(WITHOUT_SPACES), _Spaced(_WITHOUT_HANGUL)
+
+
+def broken_character(text: str) -> int:
+    """Return the place of the first half character (lone surrogate) of a text, -1 if there is none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return -1
+
+
+def whole_characters(text: str) -> str:
+    """Return a text with every half character (lone surrogate) replaced: no tokenizer takes one."""
+    if broken_character(text) < 0:
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

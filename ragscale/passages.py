@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from ragscale._counts import whole_or_same
+from ragscale._extras import text_backend
+from ragscale._scripts import broken_character
 from ragscale.errors import ConfigError
 
 
@@ -106,11 +109,19 @@ def token_windows(n_tokens: int, size: int, overlap: int = 0) -> list[tuple[int,
     return [(max(start - overlap, 0), end) for start, end in pairwise(cuts)]
 
 
-def cut_text(text: str, windows: Sequence[tuple[int, int]], encoding: Any) -> list[str]:
-    """Return the text of each token window of one encoded document, exactly as the document has it.
+def cut_windows(text: str, encoding: Any, size: int, overlap: int = 0) -> tuple[list[tuple[int, int]], list[str]]:
+    """Return the token windows of an encoded document and the text of each, exactly as the document has it.
 
-    ``encoding`` is the ``tokenizers.Encoding`` of ``text`` (without the end-of-text token). The pieces of windows
-    without overlap join to the text again, character by character.
+    The texts of windows without overlap join to the text again, character by character, and none is empty: where
+    one character has so many tokens that a window would end inside it with nothing to show (an emoji in windows of
+    two), the window goes on to the character's end, though it then has more than ``size`` tokens.
+
+    Parameters
+    ----------
+    text : str
+    encoding : tokenizers.Encoding
+        Of ``text``, without the end-of-text token, which is counted here.
+    size, overlap : int
     """
     n = len(encoding)
 
@@ -119,7 +130,28 @@ def cut_text(text: str, windows: Sequence[tuple[int, int]], encoding: Any) -> li
             return 0
         return encoding.token_to_chars(token)[0] if token < n else len(text)
 
-    return [text[character(start) : character(end)] for start, end in windows]
+    windows = token_windows(n + 1, size, overlap)
+    texts = [text[character(start) : character(end)] for start, end in windows]
+    if not all(texts):
+        cuts = _cuts_between_characters(character, n + 1, size, overlap)
+        windows = [(max(start - overlap, 0), end) for start, end in pairwise(cuts)]
+        texts = [text[character(start) : character(end)] for start, end in windows]
+    return windows, texts
+
+
+def _cuts_between_characters(character: Callable[[int], int], n_tokens: int, size: int, overlap: int) -> list[int]:
+    """Return where windows end so that each has text: `token_windows`' places, moved on where nothing would show."""
+    cuts = [0]
+    while cuts[-1] < n_tokens:
+        start = cuts[-1]
+        cut = min(start + (size - overlap if start else size), n_tokens)
+        shown = character(start - overlap)
+        while cut < n_tokens and character(cut) <= shown:
+            cut += 1
+        if cut == n_tokens - 1 and not overlap:  # what is left is the end-of-text token alone
+            cut = cut - 1 if cut - 1 > start and character(cut - 1) > shown else n_tokens
+        cuts.append(cut)
+    return cuts
 
 
 def chunk(document: Document, tokenizer: Any, *, size: int = 256, overlap: int = 0) -> list[Passage]:
@@ -130,9 +162,10 @@ def chunk(document: Document, tokenizer: Any, *, size: int = 256, overlap: int =
     document : Document
         The document; an empty text gives no passages.
     tokenizer : tokenizers.Tokenizer or Hugging Face fast tokenizer
-        Counts the tokens; no special tokens are added, except that the last window counts one end-of-text token.
+        Counts the tokens; no special tokens are added, except that the last window counts one end-of-text token, and
+        none is recognised: a document that spells ``<|endoftext|>`` holds those characters.
     size : int
-        Tokens of a passage, at most.
+        Tokens of a passage, at most, but for a character that alone has more: no passage is without text.
     overlap : int
         Tokens that a passage shares with the one before it.
 
@@ -144,15 +177,20 @@ def chunk(document: Document, tokenizer: Any, *, size: int = 256, overlap: int =
     Raises
     ------
     ConfigError
-        When size or overlap cannot work.
+        When size or overlap cannot work, or the text holds half a character.
     """
+    size, overlap = whole_or_same(size), whole_or_same(overlap)
     check_windows(size, overlap)
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if (place := broken_character(document.text)) >= 0:
+        raise ConfigError(
+            f"document {document.id!r} holds half a character ({document.text[place]!r}, a lone surrogate) at place "
+            f"{place}, which no tokenizer takes: leave it out, or replace it"
+        )
+    backend = text_backend(tokenizer) or getattr(tokenizer, "backend_tokenizer", tokenizer)
     encoding = backend.encode(document.text, add_special_tokens=False)
     if not len(encoding):
         return []
-    windows = token_windows(len(encoding) + 1, size, overlap)
-    texts = cut_text(document.text, windows, encoding)
+    windows, texts = cut_windows(document.text, encoding, size, overlap)
     passages = []
     reached = 0
     for number, ((start, end), text) in enumerate(zip(windows, texts, strict=True)):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ragscale._scripts import whole_characters
 from ragscale.errors import ConfigError
 from ragscale.evaluation._coverage import contains_answer, first_passage_with_answer, words
-from ragscale.evaluation._example import whole_characters
 from ragscale.evaluation._tasks import Example, Task
 from ragscale.passages import Passage
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ragscale._counts import whole_or_same
+from ragscale._scripts import broken_character
 from ragscale.errors import TaskError
 
 TEXTS = ("choices", "answers", "gold_titles", "gold_doc_ids", "gold_passages")
@@ -98,22 +99,6 @@ def as_texts(value: Any) -> Any:
     if isinstance(value, Mapping | set | frozenset | bytes) or not isinstance(value, Iterable):
         return value
     return tuple(value)
-
-
-def broken_character(text: str) -> int:
-    """Return the place of the first half character (lone surrogate) of a text, -1 if there is none."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return error.start
-    return -1
-
-
-def whole_characters(text: str) -> str:
-    """Return a text with every half character (lone surrogate) replaced: no tokenizer takes one."""
-    if broken_character(text) < 0:
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _is_int(value: Any) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+from ragscale._scripts import broken_character
 from ragscale.errors import ConfigError
-from ragscale.evaluation._example import broken_character
 
 Tokens = tuple[int, ...]
 

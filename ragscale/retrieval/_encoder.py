@@ -23,6 +23,7 @@ from ragscale._files import (
     whole_folder,
     write_json,
 )
+from ragscale._scripts import whole_characters
 from ragscale.errors import CheckpointError, ConfigError, RagscaleError
 from ragscale.retrieval._base import _bind, _class_named, _is_json, _name
 from ragscale.retrieval._sealed import Sealed, unsealed
@@ -155,7 +156,7 @@ class Encoder(Sealed, ABC):
         if not texts:
             return np.zeros((0, self.dim), np.float32)
         with unsealed(self):
-            vectors = _as_floats(self._encode([well_formed(text) for text in texts], kind), type(self).__name__)
+            vectors = _as_floats(self._encode([whole_characters(text) for text in texts], kind), type(self).__name__)
         if vectors.shape != (len(texts), self.dim):
             raise ConfigError(
                 f"{type(self).__name__} returned vectors of shape {vectors.shape}, expected ({len(texts)}, {self.dim})"
@@ -274,15 +275,6 @@ def _as_floats(vectors: Any, name: str) -> Vectors:
         return np.ascontiguousarray(vectors, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{name} returned no vectors of numbers, one for each text: {error}") from error
-
-
-def well_formed(text: str) -> str:
-    """Replace half characters (lone surrogates), which no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _by_position(signature: inspect.Signature, arguments: dict[str, Any]) -> inspect.BoundArguments:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ragscale._extras import from_pretrained, require
+from ragscale._scripts import whole_characters
 from ragscale.errors import ConfigError
 from ragscale.retrieval._base import Retriever
-from ragscale.retrieval._encoder import well_formed
 from ragscale.retrieval._hits import in_order
 from ragscale.retrieval._wrapper import Wrapper
 
@@ -110,8 +110,8 @@ class CrossEncoder:
         tokenizer, model, device = self._load()
         pairs = [
             tokenizer(
-                well_formed(query),
-                well_formed(passage.text),
+                whole_characters(query),
+                whole_characters(passage.text),
                 truncation="only_second",
                 max_length=self.max_tokens,
                 split_special_tokens=True,

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ragscale._files import file_digest
 from ragscale.errors import SplitError
-from ragscale.passages import cut_text, token_windows
+from ragscale.passages import cut_windows
 from ragscale.splitting._likeness import Likeness
 from ragscale.splitting._order import document_key
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ragscale.splitting._split import Split
 
 _ALL_UP_TO = 200
+_ONE_CHARACTER = 8  # tokens that a character may have: then its window is longer than the size, but not empty
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,7 +192,7 @@ def _check_passages(split: Split) -> str:
     ids = [row["id"] for row in split.document_rows()]
     offsets = _offsets(split, "tokens")
     document, reached, n, tokens = len(ids) - 1, split.n_tokens, 0, 0
-    store = split.store(split.n_tokens)
+    store, settings = split.store(split.n_tokens), split.manifest["passages"]
     counts = zip(store.passages.n_tokens.tolist(), store.passages.n_new_tokens.tolist(), strict=True)
     for row, (n_tokens, n_new) in zip(store.passages.rows(), counts, strict=True):
         while document >= 0 and reached <= offsets[document]:
@@ -201,7 +202,8 @@ def _check_passages(split: Split) -> str:
         _expect(row["document_id"] == ids[document], f"{where} is not of document {ids[document]!r}")
         start = int(offsets[document]) + row["start"]
         _expect(start + n_new == reached, f"{where} adds tokens up to {start + n_new}, the list has reached {reached}")
-        _expect(n_new <= n_tokens <= split.manifest["passages"]["size"], f"{where} has {n_tokens} tokens")
+        longest = max(settings["size"], settings["overlap"] + _ONE_CHARACTER)
+        _expect(n_new <= n_tokens <= longest, f"{where} has {n_tokens} tokens")
         _expect(start + n_tokens <= offsets[document + 1], f"{where} reaches over the end of its document")
         reached, n, tokens = start, n + 1, tokens + n_tokens
     _expect(reached == 0, f"the passages stop {reached} tokens before the beginning of the pool")
@@ -244,8 +246,7 @@ def _check_texts(split: Split, sample: int, seed: int) -> str:
         text = backend.decode(tokens, skip_special_tokens=False)
         encoding = backend.encode(text, add_special_tokens=False)
         _expect(encoding.ids == tokens, f"document {row['id']!r}: its text gives other tokens")
-        windows = token_windows(len(tokens) + 1, settings["size"], settings["overlap"])
-        expected[row["id"]] = cut_text(text, windows, encoding)
+        _, expected[row["id"]] = cut_windows(text, encoding, settings["size"], settings["overlap"])
     for passage in split.store(split.n_tokens).passages:
         if passage.document_id in expected:
             text = expected[passage.document_id].pop()

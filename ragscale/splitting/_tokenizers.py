@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ragscale._counts import as_count
 from ragscale._extras import from_pretrained, require
 from ragscale._files import atomic_write, check_fields, damaged, load_json
+from ragscale._scripts import broken_character
 from ragscale.errors import CheckpointError, ConfigError, SplitError
 from ragscale.passages import Document
 
@@ -155,12 +157,24 @@ def train_tokenizer(
     transformers.PreTrainedTokenizerFast
         Any text decodes to itself: nothing is normalised, every byte is in the vocabulary.
 
+    Raises
+    ------
+    ConfigError
+        When a document is no text or holds half a character: the message names it and the place.
+
     Examples
     --------
     >>> tokenizer = train_tokenizer(["low lower lowest"] * 3, vocab_size=270)
     >>> tokenizer.decode(tokenizer.encode("the lowest: µ"))
     'the lowest: µ'
     """
+    vocab_size = as_count("vocab_size", vocab_size)
+    min_frequency = as_count("min_frequency", min_frequency)
+    if isinstance(documents, str | bytes) or not isinstance(documents, Iterable):
+        raise ConfigError(
+            f"documents must be several documents or texts, got {type(documents).__name__}: give a list, or read_jsonl "
+            "of a file"
+        )
     if vocab_size < 257:
         raise ConfigError(f"vocab_size must be at least 257 (256 bytes and {eos_token!r}), got {vocab_size}")
     return to_hugging_face(_train(documents, vocab_size, eos_token, min_frequency))
@@ -183,5 +197,19 @@ def _train(documents: Iterable[Document | str], vocab_size: int, eos_token: str,
 
 
 def _texts(documents: Iterable[Document | str]) -> Iterator[str]:
-    for document in documents:
-        yield document if isinstance(document, str) else document.text
+    for number, document in enumerate(documents, 1):
+        text = document if isinstance(document, str) else getattr(document, "text", None)
+        name = f"document {document.id!r} (the {_nth(number)})" if hasattr(document, "id") else f"text {number}"
+        if not isinstance(text, str):
+            raise ConfigError(f"{name} has no text: expected a Document or a string, got {type(document).__name__}")
+        if (place := broken_character(text)) >= 0:
+            raise ConfigError(
+                f"{name} holds half a character ({text[place]!r}, a lone surrogate) at place {place}, which no "
+                "tokenizer takes: leave it out (split_corpus does), or replace it"
+            )
+        yield text
+
+
+def _nth(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"

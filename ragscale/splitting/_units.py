@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ragscale._extras import require
 from ragscale._files import disk_errors
-from ragscale.passages import Document, cut_text, token_windows
+from ragscale.passages import Document, cut_windows
 from ragscale.splitting._decontamination import NgramIndex
 from ragscale.splitting._duplicates import REASONS, SAME_ID, Drops, survivors
 from ragscale.splitting._order import Runs, unpack
@@ -209,8 +209,7 @@ def _passage_lines(
 
     New tokens are counted as the store lists passages, from the last window to the first.
     """
-    windows = token_windows(n_tokens, size, overlap)
-    texts = cut_text(document.text, windows, encoding)
+    windows, texts = cut_windows(document.text, encoding, size, overlap)
     lines = []
     for number, ((start, end), text) in enumerate(zip(windows, texts, strict=True)):
         reach = windows[number + 1][0] if number + 1 < len(windows) else end
