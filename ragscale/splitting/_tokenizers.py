@@ -199,7 +199,8 @@ def _train(documents: Iterable[Document | str], vocab_size: int, eos_token: str,
 def _texts(documents: Iterable[Document | str]) -> Iterator[str]:
     for number, document in enumerate(documents, 1):
         text = document if isinstance(document, str) else getattr(document, "text", None)
-        name = f"document {document.id!r} (the {_nth(number)})" if hasattr(document, "id") else f"text {number}"
+        identity = getattr(document, "id", None)
+        name = f"text {number}" if identity is None else f"document {identity!r} (the {_nth(number)})"
         if not isinstance(text, str):
             raise ConfigError(f"{name} has no text: expected a Document or a string, got {type(document).__name__}")
         if (place := broken_character(text)) >= 0:
