@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ragscale.errors import ConfigError, ExtrapolationWarning, FitError
+from ragscale.fitting._bootstrap import LEAST_WEIGHT
 from ragscale.fitting.laws._catalogue import make_law
 from ragscale.fitting.laws._law import ScalingLaw, Theta
 from ragscale.fitting.solver._links import Link
@@ -22,7 +23,6 @@ Subject: TypeAlias = "ManifoldFit | Bootstrap | Comparison | tuple[str | Scaling
 """A fit, a bootstrap, a comparison of laws, or a law with parameters in counts: what every decision takes."""
 
 _EXTRAPOLATION = 10.0
-_LEAST_WEIGHT = 0.01  # a law that the data make a hundred times less likely does not count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,11 +82,11 @@ class Surface:
             return Pooled(decide(self), {})
         point = decide(self)
         each = {member.name: decide(member) for member in self.members}
-        total = min(member.n_replicates for member in self.members)
+        total = max(member.n_replicates for member in self.members)
         rows = {name: [values[:1]] for name, values in point.items()}
         if total:
             for member in self.members:
-                count = max(1, round(member.weight * total))
+                count = min(member.n_replicates, max(1, round(member.weight * total)))
                 for name, parts in rows.items():
                     parts.append(each[member.name][name][1 : 1 + count])
         stacked = {name: np.concatenate(parts) for name, parts in rows.items()}
@@ -252,7 +252,7 @@ def surface(subject: Any, *, hit_rate: Any = None) -> Surface:
 
 def _candidates(comparison: Any) -> list[tuple[str, float, Any]]:
     """Return the laws that count, with their weights."""
-    return [(name, w, comparison.fits[name]) for name, w in comparison.weights.items() if w >= _LEAST_WEIGHT]
+    return [(name, w, comparison.fits[name]) for name, w in comparison.weights.items() if w >= LEAST_WEIGHT]
 
 
 def _average(candidates: Sequence[tuple[str, float, Any]], hit_rate: Any) -> Surface:

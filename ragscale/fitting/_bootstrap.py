@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError, FitError, IdentifiabilityWarning
+from ragscale.fitting._comparison import Comparison
 from ragscale.fitting._determined import refuse_unseen
 from ragscale.fitting._experiments import clusters
 from ragscale.fitting._hit_rate import drawn
@@ -25,6 +26,9 @@ from ragscale.fitting.solver._varpro import Solution, refine
 from ragscale.results import HitRateDraws
 from ragscale.results._result import Result
 
+LEAST_WEIGHT = 0.01
+"""A law that the data make a hundred times less likely than all others together does not count in decisions."""
+_LEAST_REPLICATES = 20
 Kind = Literal["confidence", "prediction", "extrapolation"]
 
 
@@ -54,6 +58,8 @@ class Bootstrap(Result):
         Level of `params` and `interval`.
     hit_rate : HitRateDraws or None
         Drawn curves h(R), one for each replicate, of a law that reads ``hit_rate``: its questions are a sample too.
+    seed : int
+        From which `members` are drawn.
     """
 
     fit: ManifoldFit
@@ -63,6 +69,7 @@ class Bootstrap(Result):
     by: str | tuple[str, ...]
     confidence_level: float
     hit_rate: HitRateDraws | None = None
+    seed: int = 0
 
     _picture: ClassVar[str] = "slices"
     schema: ClassVar[str] = "ragscale.bootstrap"
@@ -70,6 +77,28 @@ class Bootstrap(Result):
     def __post_init__(self) -> None:
         for values in (*self.theta.values(), *self.link_values.values(), self.objective):
             values.setflags(write=False)
+
+    @cached_property
+    def members(self) -> dict[str, Bootstrap]:
+        """Bootstraps of all laws that count, by name, where ``law="auto"`` or a comparison chose the law; else empty.
+
+        This one is that of the chosen law; of another, as many replicates are drawn as its weight asks.
+        """
+        selection = self.fit.selection
+        if selection is None:
+            return {}
+        found = {}
+        for name, weight in selection.weights.items():
+            if weight >= LEAST_WEIGHT:
+                found[name] = self if name == selection.chosen else self._of(selection.fits[name], weight)
+        return found
+
+    def _of(self, fit: ManifoldFit, weight: float) -> Bootstrap:
+        count = max(_LEAST_REPLICATES, round(weight * self.n_resamples))
+        options = {"n_resamples": count, "by": self.by, "confidence_level": self.confidence_level}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", IdentifiabilityWarning)  # said for the chosen law already
+            return bootstrap(fit, **options, rng=self.seed)
 
     @property
     def n_resamples(self) -> int:
@@ -211,7 +240,7 @@ def _free_only(law: Any, theta: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
 
 
 def bootstrap(
-    fit: ManifoldFit,
+    fit: ManifoldFit | Comparison,
     *,
     n_resamples: int = 1000,
     by: Sequence[str] | Literal["rows", "residuals"] = ("N", "D", "seed"),
@@ -225,7 +254,8 @@ def bootstrap(
 
     Parameters
     ----------
-    fit : ManifoldFit
+    fit : ManifoldFit or Comparison
+        Of a comparison the best law is refitted, and decisions average over all that count.
     n_resamples : int
     by : sequence of str, "rows" or "residuals"
         Columns that tell trained models apart (those that the table has); "rows" draws single rows; "residuals" keeps
@@ -262,6 +292,9 @@ def bootstrap(
     >>> bool(low < 0.34 < high)
     True
     """
+    if isinstance(fit, Comparison):
+        name = fit.best
+        fit = replace(fit.fits[name], selection=replace(fit, chosen=name))
     problems = []
     if n_resamples < 2:
         problems.append(f"n_resamples = {n_resamples!r} must be at least 2")
@@ -293,6 +326,7 @@ def bootstrap(
         by=by if isinstance(by, str) else tuple(by),
         confidence_level=confidence_level,
         hit_rate=drawn(fit, n_resamples, generator),
+        seed=int(generator.spawn(1)[0].integers(2**31)),
     )
 
 

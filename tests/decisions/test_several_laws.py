@@ -186,3 +186,27 @@ def test_prices_in_money():
         rs.decisions.Costs(training_flop=1e-18, storage_token_month=0).prices(N=1e9)
     with pytest.raises(ConfigError, match="training_flop"):
         rs.decisions.Costs(training_flop=-1, storage_token_month=1)
+
+
+def test_a_bootstrap_of_several_laws_holds_the_choice_of_the_law_too(comparison):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        boot = rs.bootstrap(comparison, n_resamples=200, rng=0)
+    best = rs.optimal_allocation(boot, N=1e9, budget=3e10)
+    members = surface(boot).members
+    assert set(boot.members) == {m.name for m in members}
+    assert len(best.replicates["share"]) == pytest.approx(200, abs=3)
+    low, high = best.interval("share")
+    for row in best.laws.to_dict("records"):
+        if row["weight"] > 0.1:
+            assert low < row["share"] < high
+    again = rs.optimal_allocation(rs.bootstrap(comparison, n_resamples=200, rng=0), N=1e9, budget=3e10)
+    np.testing.assert_array_equal(again.replicates["share"], best.replicates["share"])
+
+
+def test_an_automatic_fit_decides_under_all_of_its_laws():
+    results = rs.datasets.simulate("interaction", noise=0.01, cluster_share=0.5, rng=0)
+    fit = rs.fit_manifold(results)
+    best = rs.optimal_allocation(fit, N=1e9, budget=5e10)
+    weights = {k: v for k, v in fit.selection.weights.items() if v >= 0.01}
+    assert set(best.laws["law"]) == set(weights)
