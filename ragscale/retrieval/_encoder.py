@@ -231,7 +231,7 @@ class Encoder(Sealed, ABC):
                 "digest": self.digest,
                 "files": file_digests(folder),
             }
-            write_json(folder / _DESCRIPTION, description, schema=_SCHEMA, version=_VERSION)
+            write_json(folder / _DESCRIPTION, description, schema=_SCHEMA, version=_VERSION, seal=False)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
