@@ -17,5 +17,3 @@ from ._regret import Regret as Regret
 from ._substitution import Substitution as Substitution
 from ._substitution import substitution as substitution
 from ._surface import Subject as Subject
-from ._worth_of import Worth as Worth
-from ._worth_of import worth_of as worth_of

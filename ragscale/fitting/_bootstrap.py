@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple, Self, overload
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,6 @@ from ragscale.fitting._comparison import Comparison
 from ragscale.fitting._determined import refuse_unseen
 from ragscale.fitting._experiments import clusters
 from ragscale.fitting._hit_rate import drawn
-from ragscale.fitting._joint_fit import JointBootstrap, JointFit
 from ragscale.fitting._own import Own, peek
 from ragscale.fitting._result import NOT_DETERMINED, ManifoldFit
 from ragscale.fitting.laws._law import Theta
@@ -240,7 +239,6 @@ def _free_only(law: Any, theta: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     return {name: value for name, value in theta.items() if name not in law.fixed and name not in law.tied}
 
 
-@overload
 def bootstrap(
     fit: ManifoldFit | Comparison,
     *,
@@ -248,24 +246,7 @@ def bootstrap(
     by: Sequence[str] | Literal["rows", "residuals"] = ("N", "D", "seed"),
     confidence_level: float = 0.95,
     rng: Any = None,
-) -> Bootstrap: ...
-@overload
-def bootstrap(
-    fit: JointFit,
-    *,
-    n_resamples: int = 1000,
-    by: Sequence[str] = ("N", "D", "seed"),
-    confidence_level: float = 0.95,
-    rng: Any = None,
-) -> JointBootstrap: ...
-def bootstrap(
-    fit: ManifoldFit | Comparison | JointFit,
-    *,
-    n_resamples: int = 1000,
-    by: Any = ("N", "D", "seed"),
-    confidence_level: float = 0.95,
-    rng: Any = None,
-) -> Bootstrap | JointBootstrap:
+) -> Bootstrap:
     """Refit on resampled results; by default whole trained models are drawn.
 
     One checkpoint is evaluated with every store size, and whatever happened in its training is in all its rows. Drawing
@@ -273,9 +254,8 @@ def bootstrap(
 
     Parameters
     ----------
-    fit : ManifoldFit, Comparison or JointFit
-        Of a comparison the best law is refitted, and decisions average over all that count. Of a joint fit the same
-        trained models are drawn for every group.
+    fit : ManifoldFit or Comparison
+        Of a comparison the best law is refitted, and decisions average over all that count.
     n_resamples : int
     by : sequence of str, "rows" or "residuals"
         Columns that tell trained models apart (those that the table has); "rows" draws single rows; "residuals" keeps
@@ -287,7 +267,7 @@ def bootstrap(
 
     Returns
     -------
-    Bootstrap, or JointBootstrap of a joint fit
+    Bootstrap
 
     Raises
     ------
@@ -324,10 +304,6 @@ def bootstrap(
         problems.append(f"by = {by!r} must be column names, 'rows' or 'residuals'")
     if problems:
         raise ConfigError("bootstrap: " + "; ".join(problems))
-    if isinstance(fit, JointFit):
-        from ragscale.fitting._joint import bootstrap_jointly
-
-        return bootstrap_jointly(fit, n_resamples=n_resamples, by=by, confidence_level=confidence_level, rng=rng)
     generator = np.random.default_rng(rng)
     _warn_if_few(fit, by)
     problem = fit.problem

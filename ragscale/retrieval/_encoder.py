@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from ragscale._files import (
     check_digest,
-    damaged,
     file_digests,
     read_json,
     recover_folder,
@@ -232,7 +231,7 @@ class Encoder(Sealed, ABC):
                 "digest": self.digest,
                 "files": file_digests(folder),
             }
-            write_json(folder / _DESCRIPTION, description, schema=_SCHEMA, version=_VERSION, seal=False)
+            write_json(folder / _DESCRIPTION, description, schema=_SCHEMA, version=_VERSION)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -250,13 +249,11 @@ class Encoder(Sealed, ABC):
             check_digest(directory / name, digest)
         kind = _class_named(cls, description["class"], directory)
         signature = inspect.signature(kind)
-        with damaged(directory):
-            known = signature.parameters
-            arguments = {name: value for name, value in description["arguments"].items() if name in known}
-            bound = _by_position(signature, arguments)
-            self = kind(*bound.args, **bound.kwargs)
-            with unsealed(self):
-                self._load(directory)
+        arguments = {name: value for name, value in description["arguments"].items() if name in signature.parameters}
+        bound = _by_position(signature, arguments)
+        self = kind(*bound.args, **bound.kwargs)
+        with unsealed(self):
+            self._load(directory)
         if self.digest != description["digest"]:
             raise CheckpointError(
                 f"{directory}: the encoder has changed since it was saved (digest {self.digest[:12]}, "

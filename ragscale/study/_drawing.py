@@ -18,7 +18,9 @@ def draw(
     pyplot = require("matplotlib.pyplot", "plot")
     width, height = size
     figure, axes = pyplot.subplots(1, len(drawings), figsize=(width * len(drawings), height), layout="constrained")
-    for ax, drawing in zip(np.atleast_1d(axes), drawings, strict=True):
-        drawing(ax)
-    page.figure(figure, name, caption=caption)
-    pyplot.close(figure)
+    try:
+        for ax, drawing in zip(np.atleast_1d(axes), drawings, strict=True):
+            drawing(ax)
+        page.figure(figure, name, caption=caption)
+    finally:
+        pyplot.close(figure)

@@ -1,45 +1,38 @@
-"""The report of a study: one page that answers the question, and says how far the answer can be trusted."""
+"""The report of a study: one page for every state it can be in, from the plan alone to the best split of a budget."""
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
-from ragscale import plotting
 from ragscale._extras import require
-from ragscale.decisions import critical_store, exchange_rate, knee_point, optimal_allocation, reading_threshold
-from ragscale.errors import RagscaleError
-from ragscale.fitting import Bootstrap, Interaction, ManifoldFit, bootstrap, fit_manifold
-from ragscale.study._drawing import draw
+from ragscale.errors import RagscaleError, ResultsError
+from ragscale.fitting import Interaction, bootstrap, fit_manifold
 from ragscale.study._page import Page, format_cell
 from ragscale.study._report_evidence import Frame, controls_section, coverage_section, tasks_section
+from ragscale.study._report_surface import (
+    Fitted,
+    answer_section,
+    frontier_section,
+    reading_section,
+    splits_section,
+    surface_section,
+)
 from ragscale.study._select import select
 
 if TYPE_CHECKING:
     from ragscale.study._study import Study
 
 _PACKAGES = ("ragscale", "torch", "transformers", "tokenizers", "bm25s", "numpy", "scipy", "pandas")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Fitted:
-    """What every section reads: the chosen rows, their fit, its bootstrap, and the measured frontier."""
-
-    table: Frame
-    fit: ManifoldFit
-    boot: Bootstrap
-    results: Frame
-    metric: str
-    budgets: tuple[int, ...]
+_LOG = logging.getLogger("ragscale")
 
 
 def write_report(
@@ -54,10 +47,12 @@ def write_report(
 ) -> Path:
     """Write the report of a study as one self-contained HTML page, or as Markdown for ``.md``.
 
+    There is a page for every state: a study that has just begun, one with failures, a pilot of three cells, one task,
+    no retrieval. What cannot be computed is said where it would stand.
+
     Parameters
     ----------
     study : Study
-        With at least some evaluated cells; what is missing is said on the page.
     path : path
         ``.html`` or ``.md``.
     metric : str
@@ -77,33 +72,40 @@ def write_report(
 
     Raises
     ------
-    FitError
-        When no surface can be fitted to the chosen rows.
+    ResultsError
+        When the results have no such metric or task; the message names those that there are.
     """
     require("matplotlib", "plot")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        results: Frame = study.results()
-        table: Frame = select(results, metric=metric, task=task)
-        fit = fit_manifold(table, Interaction(scale_D=True) if law is None else law)
-        boot = bootstrap(fit, n_resamples=n_resamples, rng=rng)
-        budgets = sorted({round(total) for total in (table["D"] + table["R"]).unique() if total > 0})
-        named = study.config.grids[2].tokens(n_params=int(table["N"].iloc[0]), budget=study.split.n_tokens)
-        fitted = _Fitted(
-            table=table,
-            fit=fit,
-            boot=boot,
-            results=results,
-            metric=metric,
-            budgets=tuple(named) or tuple(budgets[-1:]),
-        )
         page = Page(f"Memorise or retrieve: {metric}, {task or 'mean over tasks'}")
-        for title, section in _SECTIONS:
+        try:
+            results: Frame = study.results()
+        except ResultsError as error:
+            page.text(f"There are no results to report: {error}")
+            sections: list[tuple[str, Callable[[], None]]] = []
+        else:
+            _check_names(results, metric, task)
+            fitted = _fitted(study, results, metric, task, law, n_resamples=n_resamples, rng=rng)
+            sections = [
+                ("The answer", lambda: answer_section(page, fitted)),
+                ("The surface", lambda: surface_section(page, fitted)),
+                ("The fixed budget: predicted and measured", lambda: frontier_section(page, fitted)),
+                ("Best split, exchange rate, knees", lambda: splits_section(page, fitted)),
+                ("Where retrieval starts to help", lambda: reading_section(page, fitted)),
+                ("Tasks", lambda: tasks_section(page, fitted.results, metric)),
+                ("Controls", lambda: controls_section(page, fitted.results, metric)),
+                ("The gain taken apart", lambda: coverage_section(page, fitted.results, metric, fitted.surface().law)),
+                ("What the data can and cannot tell", lambda: _diagnostics(page, fitted)),
+            ]
+        sections += [
+            ("What was done", lambda: _progress(page, study)),
+            ("How often the store holds an answer", lambda: _coverage(page, study)),
+            ("How this was made", lambda: _made(page, study, metric)),
+        ]
+        for title, section in sections:
             page.heading(title)
-            try:
-                section(page, fitted, study)
-            except RagscaleError as error:
-                page.text(f"This part could not be computed: {error}", note=True)
+            _attempt(page, section)
         said = list(dict.fromkeys(f"{type(w.message).__name__}: {w.message}" for w in caught if _is_ours(w.category)))
         if said:
             page.heading("Warnings while this page was made", level=3)
@@ -111,210 +113,122 @@ def write_report(
     return page.write(path)
 
 
+def _attempt(page: Page, section: Callable[[], None]) -> None:
+    """Add a section; where it cannot be computed, say so instead: the others still stand."""
+    try:
+        section()
+    except RagscaleError as error:
+        page.text(f"This part could not be computed: {error}", note=True)
+    except Exception as error:  # noqa: BLE001 - a page for every state; the traceback is logged
+        _LOG.exception("a section of the report failed")
+        page.text(f"This part could not be computed ({type(error).__name__}: {error}).", note=True)
+
+
+def _check_names(results: Frame, metric: str, task: str | None) -> None:
+    for name, value in (("metric", metric), ("task", task)):
+        there = sorted(map(str, results[name].unique()))
+        if value is not None and value not in there:
+            raise ResultsError(f"the study has no {name} {value!r}; it has {', '.join(there)}")
+
+
+def _fitted(
+    study: Study, results: Frame, metric: str, task: str | None, law: Any, *, n_resamples: int, rng: Any
+) -> Fitted:
+    """Fit the surface and resample it, as far as the cells determine it; ``why`` says what stopped it."""
+    fit = boot = None
+    table: Frame = results[(results["metric"] == metric) & (results["R"] == 0)]
+    why = ""
+    try:
+        table = select(results, metric=metric, task=task)
+        fit = fit_manifold(table, Interaction(scale_D=True) if law is None else law)
+        boot = bootstrap(fit, n_resamples=n_resamples, rng=rng) if n_resamples else None
+    except RagscaleError as error:
+        why = str(error)
+    except Exception as error:  # noqa: BLE001 - as above
+        _LOG.exception("the surface of the report could not be fitted")
+        why = f"{type(error).__name__}: {error}"
+    grid = study.config.grids[2]
+    pool = int(study.split.n_tokens)
+    named = sorted({total for N in table["N"].unique() for total in grid.tokens(n_params=int(N), budget=pool)})
+    measured = sorted({round(total) for total in (table["D"] + table["R"]).unique() if total > 0})
+    return Fitted(
+        results=results,
+        table=table,
+        metric=metric,
+        budgets=tuple(named) or tuple(measured[-1:]),
+        fit=fit,
+        boot=boot,
+        why=why,
+    )
+
+
 def _is_ours(category: type[Warning]) -> bool:
     return category.__module__.startswith("ragscale")
 
 
-# Sections ------------------------------------------------------------------------------------------------------------
-
-
-def _answer(page: Page, fitted: _Fitted, study: Study) -> None:
-    """The answer in words and one table."""
-    sizes = np.unique(fitted.table["N"].to_numpy(dtype=float))
-    best = optimal_allocation(fitted.boot, N=sizes[:, None], budget=np.asarray(fitted.budgets, dtype=float)[None, :])
-    low, high = best.interval("share")
-    rows = []
-    for i, size in enumerate(sizes):
-        for j, total in enumerate(fitted.budgets):
-            rows.append(
-                {
-                    "N": size,
-                    "budget": float(total),
-                    "D": best.D[i, j],
-                    "R": best.R[i, j],
-                    "store share": best.share[i, j],
-                    "low": low[i, j],
-                    "high": high[i, j],
-                    f"{fitted.metric} there": best.value[i, j],
-                    "boundary": best.boundary[i, j],
-                }
-            )
-    table: Frame = pd.DataFrame(rows)
-    page.text(str(fitted.fit.diagnostics.retrieval))
-    largest = table[table["budget"] == max(fitted.budgets)]
-    shares = ", ".join(
-        f"N = {format_cell(row.N)}: {100 * row._4:.0f} % [{100 * row.low:.0f}, {100 * row.high:.0f}]"
-        for row in largest.itertuples(index=False)
-    )
-    page.text(
-        f"Best share of the store for a budget of {format_cell(float(max(fitted.budgets)))} tokens, with 95 % "
-        f"intervals over training runs: {shares}."
-    )
-    page.table(table, "best-split", caption="The best split of each budget under the fitted surface.")
-
-
-def _surface(page: Page, fitted: _Fitted, study: Study) -> None:
-    """The surface with the points."""
-    page.code(fitted.fit.summary())
-    draw(
-        page,
-        "slices",
-        "Fitted surface (lines, 95 % bands over training runs) and measured cells (points).",
-        lambda ax: plotting.slices(fitted.boot, along="R", ax=ax),
-        lambda ax: plotting.slices(fitted.boot, along="D", ax=ax),
-    )
-    largest = float(fitted.table["N"].max())
-    draw(
-        page,
-        "contours",
-        "Iso-loss lines over D and R for the largest model; dotted lines are equal budgets, red is the best split.",
-        lambda ax: plotting.contours(fitted.fit, N=largest, budgets=fitted.budgets, ax=ax),
-        lambda ax: plotting.parity(fitted.fit, ax=ax),
-    )
-
-
-def _frontier(page: Page, fitted: _Fitted, study: Study) -> None:
-    """The fixed-budget experiment: cells with D + R = T, predicted by a fit that never saw them."""
-    table = fitted.table
-    total = (table["D"] + table["R"]).round()
-    on_frontier = total.isin([float(t) for t in fitted.budgets]) & (table["R"] > 0)
-    if not on_frontier.any():
-        page.text("No cell lies on a fixed budget: give StudyConfig.budgets.")
-        return
-    fit = fit_manifold(table[~on_frontier], fitted.fit.law)
-    held = table[on_frontier].assign(budget=total[on_frontier])
-    held = held.assign(predicted=fit.predict(held["N"], held["D"], held["R"]))
-    held = held.assign(error_percent=100 * (held["predicted"] / held["value"] - 1))
-    error = float(held["error_percent"].abs().mean())
-    inside = fitted.table[~on_frontier]
-    base = 100 * float((inside["value"] / fit.predict(inside["N"], inside["D"], inside["R"]) - 1).abs().mean())
-    page.text(
-        f"{len(held)} cells with D + R = T were held out of the fit. Mean error of their prediction: {error:.2f} % "
-        f"(cells in the fit: {base:.2f} %)."
-    )
-
-    def panel(total_tokens: int) -> Callable[[Any], Any]:
-        def drawing(ax: Any) -> None:
-            mine = held[held["budget"] == total_tokens]
-            for size, colour in plotting.size_colours(mine["N"]):
-                of_size = mine[mine["N"] == size].groupby("D", as_index=False)[["R", "value", "predicted"]].mean()
-                ax.plot(of_size["D"], of_size["value"], "o", color=colour, label=format_cell(float(size)))
-                ax.plot(of_size["D"], of_size["predicted"], "-", color=colour, lw=1.3)
-            ax.set(xscale="log", xlabel="pretraining tokens D (the store holds T − D)", ylabel=fitted.metric)
-            tokens = np.unique(mine["D"])
-            ax.set_xticks(tokens, labels=[format_cell(float(count)) for count in tokens])
-            ax.minorticks_off()
-            ax.set_title(f"T = {format_cell(float(total_tokens))}")
-            ax.legend(title="N", fontsize="x-small")
-
-        return drawing
-
-    shown = [t for t in fitted.budgets if (held["budget"] == t).any()][-3:]
-    draw(
-        page, "frontier", "Fixed budget: measured cells (points), prediction (lines).", *map(panel, shown), size=(5, 4)
-    )
-    columns = ["N", "budget", "D", "R", "seed", "value", "predicted", "error_percent"]
-    page.table(held[[c for c in columns if c in held]], "frontier-cells", caption="Held-out cells.", max_rows=12)
-
-
-def _splits(page: Page, fitted: _Fitted, study: Study) -> None:
-    """Best share against the budget."""
-    sizes = np.unique(fitted.table["N"].to_numpy(dtype=float))
-    budgets = np.geomspace(fitted.table["D"].min() * 1.2, max(fitted.budgets), 30)
-    store = float(np.median(fitted.table.loc[fitted.table["R"] > 0, "R"]))
-    draw(
-        page,
-        "allocation",
-        "Left: best share of the store. Right: pretraining tokens that one more store token replaces, at "
-        f"R = {format_cell(store)}.",
-        lambda ax: plotting.allocation(fitted.boot, N=list(sizes), budgets=budgets, ax=ax),
-        lambda ax: plotting.exchange(fitted.fit, R=store, ax=ax),
-    )
-    rows = []
-    for size in sizes:
-        tokens = float(np.median(fitted.table.loc[fitted.table["N"] == size, "D"]))
-        rate = exchange_rate(fitted.boot, N=size, D=tokens, R=store)
-        knee = knee_point(fitted.fit, N=size, R=store)
-        critical = critical_store(fitted.fit, N=size, D=tokens)
-        rows.append(
-            {
-                "N": size,
-                "D": tokens,
-                "exchange rate": rate.value,
-                "low": rate.low,
-                "high": rate.high,
-                "knee of pretraining (D)": float(np.asarray(knee.D)),
-                "store with 90 % of the gain": float(np.asarray(critical.value)),
-            }
-        )
-    page.table(
-        pd.DataFrame(rows),
-        "exchange-and-knees",
-        caption="The knee is where one more pretraining token is worth less than one more store token.",
-    )
-
-
-def _reading(page: Page, fitted: _Fitted, study: Study) -> None:
-    """Where retrieval starts to help, measured with the largest store of each checkpoint: small ones may well hurt."""
-    table = fitted.table
-    largest = table["R"] == table.groupby(["N", "D", "seed"])["R"].transform("max")
-    kept = table[largest | (table["R"] == 0)]
-    units: dict[Literal["N", "D"], str] = {"N": "parameters", "D": "pretraining tokens"}
-    for by, unit in units.items():
-        found = reading_threshold(kept, by=by, control="closed-book")
-        page.text(f"Gains with the largest store of each checkpoint, over no store, by {unit}: {found.summary()}.")
-        page.table(
-            found.table, f"reading-threshold-{by}", caption=f"Gain by {by}: mean over checkpoints, 95 % interval."
-        )
-
-
-def _tasks(page: Page, fitted: _Fitted, study: Study) -> None:
-    """Each task under each condition."""
-    tasks_section(page, fitted.results, fitted.metric)
-
-
-def _controls(page: Page, fitted: _Fitted, study: Study) -> None:
-    """Random and gold passages."""
-    controls_section(page, fitted.results, fitted.metric)
-
-
-def _parts_of_gain(page: Page, fitted: _Fitted, study: Study) -> None:
-    """Coverage and use."""
-    coverage_section(page, fitted.results, fitted.metric, fitted.fit.law)
-
-
-def _diagnostics(page: Page, fitted: _Fitted, study: Study) -> None:
+def _diagnostics(page: Page, fitted: Fitted) -> None:
     """What the data can and cannot tell."""
-    page.bullets([finding.text for finding in fitted.fit.diagnostics.findings])
-    missing: Frame = study.missing()
+    page.bullets([finding.text for finding in fitted.surface().diagnostics.findings])
+
+
+def _progress(page: Page, study: Study) -> None:
+    """What was done, and what is missing."""
+    status: Frame = study.status()
+    missing = status[status["state"] != "done"]
     if len(missing):
-        page.text(f"{len(missing)} jobs of the study are not done; their cells are missing from the fit.")
+        page.text(f"{len(missing)} of {len(status)} jobs of the study are not done; their cells are missing here.")
         page.table(missing[["stage", "label", "state", "error"]], "missing", caption="Jobs that are not done.")
     else:
         page.text("Every cell of the plan was evaluated.")
+    seconds: Frame = status.groupby("stage", as_index=False, sort=False)["seconds"].sum()
+    page.table(seconds, "time", caption="Seconds of work in each stage, over all workers.")
 
 
-def _made(page: Page, fitted: _Fitted, study: Study) -> None:
+def _coverage(page: Page, study: Study) -> None:
+    """Hits by store size: known without a model."""
+    try:
+        coverage: Frame = study.coverage()
+    except ResultsError as error:
+        page.text(str(error))
+        return
+    rows = coverage[coverage["condition"] == "retrieved"]
+    if rows.empty:
+        page.text("Nothing is retrieved in this study.")
+        return
+    page.table(
+        rows[["task", "R", "n_questions", "hit_rate", "answer_in_store"]],
+        "hit-rates",
+        caption="Share of questions whose answer stands in the passages shown, and anywhere in the store.",
+        max_rows=12,
+    )
+
+
+def _made(page: Page, study: Study, metric: str) -> None:
     """How the page was made."""
-    split = study.split
     facts = {
         "configuration": study.config.digest[:16],
-        "split": f"{split.digest[:16]}, T = {split.n_tokens:,} tokens, {split.n_documents:,} documents",
-        "cells": f"{len(fitted.table)} fitted rows, {len(fitted.results)} results",
         "seeds": ", ".join(map(str, study.config.seeds)),
         "retriever": str(study.config.retriever),
         "Python": platform.python_version(),
         **{name: version for name in _PACKAGES if (version := _version(name))},
     }
+    try:
+        split = study.split
+        facts["split"] = f"{split.digest[:16]}, T = {split.n_tokens:,} tokens, {split.n_documents:,} documents"
+    except (RagscaleError, OSError):
+        facts["split"] = "not made"
     page.table(pd.DataFrame({"what": list(facts), "value": list(facts.values())}), "made", caption="")
     page.table(study.shapes(), "models", caption="N is core + output head.")
-    status: Frame = study.status().groupby("stage", as_index=False, sort=False)["seconds"].sum()
-    page.table(status, "time", caption="Seconds of work in each stage, over all workers.")
-    rows = fitted.results[fitted.results["metric"] == fitted.metric]
+    try:
+        results: Frame = study.results()
+    except ResultsError:
+        return
+    rows = results[results["metric"] == metric]
     page.table(
-        rows.drop(columns=[c for c in ("prompts",) if c in rows]),
+        rows.drop(columns=[name for name in ("prompts",) if name in rows]),
         "results",
-        caption=f"All results in {fitted.metric}; study.results() has {fitted.results['metric'].nunique()} metrics.",
+        caption=f"All {format_cell(len(rows))} results in {metric}; study.results() has "
+        f"{results['metric'].nunique()} metrics.",
         max_rows=8,
     )
 
@@ -324,17 +238,3 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
-
-
-_SECTIONS: tuple[tuple[str, Callable[[Page, _Fitted, Any], None]], ...] = (
-    ("The answer", _answer),
-    ("The surface", _surface),
-    ("The fixed budget: predicted and measured", _frontier),
-    ("Best split, exchange rate, knees", _splits),
-    ("Where retrieval starts to help", _reading),
-    ("Tasks", _tasks),
-    ("Controls", _controls),
-    ("The gain taken apart", _parts_of_gain),
-    ("What the data can and cannot tell", _diagnostics),
-    ("How this was made", _made),
-)

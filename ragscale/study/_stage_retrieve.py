@@ -13,8 +13,9 @@ import pandas as pd
 from ragscale._files import atomic_write
 from ragscale.errors import ConfigError, StudyWarning
 from ragscale.evaluation import PreparedPrompts, Task, TorchModel, prepare_prompts
-from ragscale.evaluation._coverage import answers_of, contains_answer
+from ragscale.evaluation._coverage import UNKNOWN, can_be_found, contains_answer
 from ragscale.evaluation._evidence import answer_rows
+from ragscale.evaluation._patterns import any_of
 from ragscale.evaluation._queries import resolve_query
 from ragscale.retrieval import Retriever
 from ragscale.splitting import as_source
@@ -158,11 +159,11 @@ def _coverage_between(tasks: list[Task], retriever: Retriever, inputs: RetrieveI
     found = answer_rows(tasks, retriever, sizes)
     rows = []
     for task in tasks:
-        if task.kind == "text" or not any(answers_of(example) for example in task.examples):
+        answerable = [row for row, example in enumerate(task.examples) if can_be_found(example)]
+        if task.kind == "text" or not answerable:
             continue
         hits = retriever.search([rule(task, example) for example in task.examples], inputs.k, store_tokens=sizes)
-        known: dict[tuple[int, int], bool] = {}
-        answerable = [row for row, example in enumerate(task.examples) if answers_of(example)]
+        known: dict[tuple[int, int], bool | None] = {}
         for size in sizes:
             hit = []
             for row in answerable:
@@ -170,9 +171,9 @@ def _coverage_between(tasks: list[Task], retriever: Retriever, inputs: RetrieveI
                 for passage in shown:
                     if (row, passage) not in known:
                         known[row, passage] = contains_answer(task.examples[row], retriever.passages[passage].text)
-                hit.append(any(known[row, passage] for passage in shown) if shown else None)
-            first = found[task.name][answerable]
-            inside = (first >= 0) & (first < retriever.n_passages_in_store(size))
+                hit.append(any_of(known[row, passage] for passage in shown) if shown else None)
+            n_inside = retriever.n_passages_in_store(size)
+            first = found[task.name][answerable].tolist()
             rows.append(
                 {
                     "task": task.name,
@@ -181,7 +182,7 @@ def _coverage_between(tasks: list[Task], retriever: Retriever, inputs: RetrieveI
                     "n_questions": len(task.examples),
                     "n_left_out": 0,
                     "hit_rate": _mean(hit),
-                    "answer_in_store": float(np.mean(inside)),
+                    "answer_in_store": _mean([None if row == UNKNOWN else 0 <= row < n_inside for row in first]),
                 }
             )
     return rows
