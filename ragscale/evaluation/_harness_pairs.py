@@ -45,7 +45,7 @@ def _cut(model: LanguageModel, pairs: Sequence[Pair]) -> list[tuple[Tokens, Toke
         if not pair[0] and after[:1] == (model.prefix_token,) and len(after) > 1:
             before, after = after[:1], after[1:]  # the text brings the token that stands for "nothing before"
         before = before or (model.prefix_token,)
-        if not after:
+        if not pair[1] or not after:
             problems.append(f"the continuation {pair[1]!r} after {pair[0][-40:]!r} has no token")
         elif len(after) > model.max_length:
             problems.append(f"the continuation {pair[1][:40]!r}... has {len(after)} tokens")

@@ -41,7 +41,10 @@ def check_passages(passages: Sequence[Passage]) -> NDArray[np.int64]:
     counts = np.empty(len(passages), dtype=np.int64)
     for row, passage in enumerate(passages):
         if not isinstance(passage, Passage):
-            advice = {"Document": ": cut it with ragscale.chunk", "str": ": give strings alone, or passages alone"}
+            advice = {
+                "Document": ": cut it with ragscale.passages.chunk",
+                "str": ": give strings alone, or passages alone",
+            }
             kind = type(passage).__name__
             problems.append(f"row {row} is a {kind}, not a Passage{advice.get(kind, '')}")
             continue

@@ -212,7 +212,7 @@ def test_plain_strings_are_passages(texts, tmp_path):
         ([], "no passage"),
         ([""] * 0, "no passage"),
         ([STORE[0], "a"], "row 1 is a str, not a Passage: give strings alone"),
-        ([Document("a", "text")], r"row 0 is a Document, not a Passage: cut it with ragscale\.chunk"),
+        ([Document("a", "text")], r"row 0 is a Document, not a Passage: cut it with ragscale\.passages\.chunk"),
         ([{"text": "a"}], "row 0 is a dict"),
         ([Passage("a", None, 3, "a")], "row 0 has a text that is a NoneType"),
         (["a", 5], "row 1 is a int"),
