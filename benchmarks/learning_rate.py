@@ -23,7 +23,7 @@ import pandas as pd
 from scipy.interpolate import LinearNDInterpolator
 from scipy.optimize import minimize
 
-from ragscale.training._rates import deepseek, olmo_ladder, step_law
+from ragscale.training._rates import CEILING, deepseek, olmo_ladder, step_law
 
 HERE = Path(__file__).parent
 Rule = Callable[[float, float], tuple[float, float]]
@@ -126,7 +126,7 @@ def by_batch(judged: list[Pair], below: float, above: float) -> dict[str, float]
 def small_runs(path: Path) -> list[dict[str, Any]]:
     """Return, for each model and D of our own runs, each rule's rate and what it loses against the best rate there.
 
-    The batch is given; the rate of a rule is moved to it as `default_learning_rate` does.
+    The batch is given; the Step Law's rate is moved to it, and cut at the ceiling, as `default_learning_rate` does.
     """
     rows = []
     table = pd.read_csv(path).sort_values("learning_rate")
@@ -140,7 +140,7 @@ def small_runs(path: Path) -> list[dict[str, Any]]:
             rate, best = rule(n if "OLMo" in name else core, float(d))
             if name == "Step Law":
                 for cut, word in ((1.0, "Step Law"), (0.5, "Step Law, half the rate")):
-                    moved = cut * rate * math.sqrt(min(1.0, batch / best))
+                    moved = min(CEILING, cut * rate * math.sqrt(min(1.0, batch / best)))
                     row[word] = float(np.interp(math.log(moved), rates, losses) - losses.min())
                     row[f"{word}: rate"] = moved
             else:

@@ -1,7 +1,8 @@
 """Does one learning rate serve every width? The best rate against the width, with `transfer="wd-mup"` and without.
 
     python benchmarks/width_transfer.py --corpus wiki_small.jsonl.zst                     # widths 64 to 512
-    python benchmarks/width_transfer.py --corpus wiki_small.jsonl.zst --widths 16 32 64   # minutes on a CPU
+    python benchmarks/width_transfer.py --corpus wiki_small.jsonl.zst --widths 16 32 64 --tokens 200000 --batch 512 \\
+        --rates 0.01 0.02 0.04 0.08 0.16 0.32                                             # minutes on a CPU
 
 Two blocks, heads of 32 (16 below a width of 64), everything else alike; a rate is that of width 64 (of the smallest, if
 that is less). The optimum is the vertex of a parabola through the best rate and its neighbours, in the logarithm; its
@@ -42,7 +43,7 @@ def one_run(  # noqa: PLR0917
     moved: dict[str, Any] = {"transfer": "wd-mup", "base_width": base} if transfer else {}
     config = TrainConfig(
         seq_len=128,
-        batch_tokens=2048,
+        batch_tokens=options.batch,
         learning_rate=rate,
         weight_decay=options.decay,
         allow_short_runs=True,
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--widths", nargs="*", type=int, default=[64, 128, 256, 512])
     parser.add_argument("--rates", nargs="*", type=float, default=RATES)
     parser.add_argument("--tokens", type=int, default=1_000_000)
+    parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--decay", type=float, default=0.1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1)
@@ -106,7 +108,13 @@ def report(table: pd.DataFrame, base: int, options: Any) -> None:
     lines = [
         f"D = {options.tokens:,} tokens, weight decay {options.decay} at width {base}, one seed, {options.device}."
     ]
-    results: dict[str, Any] = {"D": options.tokens, "decay": options.decay, "base_width": base, "ways": {}}
+    results: dict[str, Any] = {
+        "D": options.tokens,
+        "batch_tokens": options.batch,
+        "decay": options.decay,
+        "base_width": base,
+        "ways": {},
+    }
     for transfer, word in ((False, "one rate and decay for all widths"), (True, "transfer='wd-mup'")):
         mine = table[table.transfer == transfer]
         wide = mine.pivot_table(index="width", columns="rate", values="loss")

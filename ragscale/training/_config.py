@@ -63,7 +63,7 @@ class TrainConfig:
     learning_rate : float or None
         Peak rate. None: the Step Law's 1.79 N^-0.713 D^0.307 with N without embedding and head and D the geometric
         mean of the values of D, times the square root of B / (0.58 D^0.571) where the batch B is smaller than that;
-        at most 0.03.
+        at most 0.04.
     warmup_steps : int or None
         Steps of linear warm-up, shared by every D. None: a tenth of the shortest D, at most N tokens.
     schedule : {"wsd", "cosine", "wsd-s"}

@@ -79,7 +79,7 @@ def test_several_d_share_the_rate_and_batch_of_their_geometric_mean() -> None:
 
 def test_the_rule_for_rates_has_a_ceiling() -> None:
     tiny = ModelConfig.custom(n_layers=1, d_model=16, n_heads=2, d_ff=16, vocab_size=64)
-    assert make_plan(tiny, TrainConfig(seq_len=64), 10**7).config.learning_rate == 0.03
+    assert make_plan(tiny, TrainConfig(seq_len=64), 10**7).config.learning_rate == 0.04
 
 
 def test_the_shortest_d_gets_200_steps() -> None:
