@@ -38,7 +38,9 @@ class Grid:
 
     def __post_init__(self) -> None:
         given = [self.values] if isinstance(self.values, int | float | np.number | str) else self.values
-        values = tuple(value.item() if isinstance(value, np.generic) else value for value in given)
+        plain = (value.item() if isinstance(value, np.generic) else value for value in given)
+        # 4e4 and 40_000 are one size, and have one digest
+        values = tuple(int(v) if isinstance(v, float) and v.is_integer() else v for v in plain)
         object.__setattr__(self, "values", values)
 
     @classmethod

@@ -151,7 +151,7 @@ def _from_dict(given: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"retriever factory {factory!r} must be written 'package.module:Class'")
         value = {**{key: _stored(item, f"retriever {key}") for key, item in given.items()}, _FACTORY: factory}
         if all(map(_is_ours, names_in(value))):
-            _try(value)
+            return _settled(value)
         return value
     kind = given.pop("kind")
     if kind not in KINDS:
@@ -163,16 +163,18 @@ def _from_dict(given: dict[str, Any]) -> dict[str, Any]:
     else:
         dense = {_FACTORY: f"{_OURS}:DenseRetriever", "encoder": {_FACTORY: f"{_OURS}:LsaEncoder", **arguments}}
         value = dense if kind == "lsa" else {_FACTORY: f"{_OURS}:HybridRetriever", _POSITIONAL: [bm25, dense]}
-    _try(value)
-    return value
+    return _settled(value)
 
 
-def _try(value: dict[str, Any]) -> None:
-    """Build what is all ours, so that wrong arguments are seen now; what is not installed is seen when it is used."""
+def _settled(value: dict[str, Any]) -> dict[str, Any]:
+    """Build what is all ours, so that wrong arguments are seen now, and leave out those that are defaults.
+
+    What is not installed is seen when it is used.
+    """
     try:
-        _built(value)
+        return _stored(_built(value), "retriever")
     except MissingExtraError:
-        return
+        return value
 
 
 def _stored(value: Any, what: str) -> Any:

@@ -92,9 +92,7 @@ def test_objects_classes_and_dotted_paths_are_one_retriever(mine):
     "retriever",
     [
         BM25Retriever(k1=1.2),
-        DenseRetriever(
-            LsaEncoder(n_components=16) if "n_components" in LsaEncoder.__init__.__kwdefaults__ else LsaEncoder()
-        ),
+        DenseRetriever(LsaEncoder(16)),
         HybridRetriever(BM25Retriever(b=0.1), DenseRetriever(LsaEncoder()), depth=30),
     ],
     ids=lambda retriever: type(retriever).__name__,
