@@ -31,8 +31,8 @@ from scipy.optimize import least_squares, minimize
 import ragscale as rs
 from ragscale.datasets import simulate
 from ragscale.fitting import Bounded, fit_paper
-from ragscale.fitting._bootstrap import _refit
 from ragscale.fitting._experiments import clusters
+from ragscale.fitting._resampling import refit
 
 ROOT = Path(__file__).resolve().parents[1]
 NINE = (
@@ -317,7 +317,7 @@ def _resample_once(table: pd.DataFrame, delta: Any, n_resamples: int, peers: int
     weights = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=n_resamples)[:, group]
     weights = weights.astype(float)
     problem = fit.problem
-    ours, seconds = cpu(lambda: _refit(problem, fit, weights))
+    ours, seconds = cpu(lambda: refit(problem, fit, weights))
     n, d, r, y = (table[c].to_numpy(float) for c in ("N", "D", "R", "value"))
     x, z = np.log(n) - np.log(n).mean(), np.log(d) - np.log(d).mean()
     unit = np.exp(np.log(r[r > 0]).mean())

@@ -1,9 +1,9 @@
 from . import laws as laws
 from ._bootstrap import Bootstrap as Bootstrap
-from ._bootstrap import Calibration as Calibration
 from ._bootstrap import Interval as Interval
-from ._bootstrap import backtest as backtest
 from ._bootstrap import bootstrap as bootstrap
+from ._calibration import Calibration as Calibration
+from ._calibration import backtest as backtest
 from ._comparison import Comparison as Comparison
 from ._comparison import CrossValidation as CrossValidation
 from ._diagnostics import Diagnostics as Diagnostics

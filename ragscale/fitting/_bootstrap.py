@@ -7,24 +7,27 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ragscale.errors import ConfigError, FitError, IdentifiabilityWarning
+from ragscale.errors import ConfigError, IdentifiabilityWarning
 from ragscale.fitting._comparison import Comparison
 from ragscale.fitting._determined import refuse_unseen
 from ragscale.fitting._experiments import clusters
 from ragscale.fitting._hit_rate import drawn
+from ragscale.fitting._intervals import ends, expanded, finite, logarithm
 from ragscale.fitting._own import Own, peek
+from ragscale.fitting._resampling import resampled
 from ragscale.fitting._result import NOT_DETERMINED, ManifoldFit
 from ragscale.fitting.laws._law import Theta
-from ragscale.fitting.solver._problem import Problem
-from ragscale.fitting.solver._varpro import Solution, refine
 from ragscale.results import HitRateDraws
 from ragscale.results._result import Result
+
+if TYPE_CHECKING:
+    from ragscale.fitting._calibration import Calibration
 
 LEAST_WEIGHT = 0.01
 """A law that the data make a hundred times less likely than all others together does not count in decisions."""
@@ -119,6 +122,16 @@ class Bootstrap(Result):
         latent = self.fit.law.loss(n, d, r, _free_only(self.fit.law, theta), **columns)
         return np.asarray(self.fit.link.metric(latent, extra))
 
+    @cached_property
+    def tail(self) -> float:
+        """The share of replicates beyond each end of an interval: less than half of what the level leaves.
+
+        Few trained models spread less in resamples than they would in new experiments.
+        """
+        data = peek(self.fit, "data")
+        count = len(data) if isinstance(self.by, str) else int(clusters(data, self.by).max()) + 1
+        return expanded(self.confidence_level, count, len(self.fit.law.free) + len(self.fit.link.parameters))
+
     @property
     def params(self) -> pd.DataFrame:
         """Parameters in counts: ``value``, ``stderr`` and percentile interval ``low``, ``high`` of the replicates."""
@@ -126,7 +139,6 @@ class Bootstrap(Result):
 
     @cached_property
     def _params(self) -> pd.DataFrame:
-        tail = (1.0 - self.confidence_level) / 2.0
         values = {**self.fit.theta, **{p.name: float(getattr(self.fit.link, p.name)) for p in self.fit.link.parameters}}
         rows, open_ = [], self.fit.undetermined
         for name, value in values.items():
@@ -135,7 +147,7 @@ class Bootstrap(Result):
                 nothing = dict.fromkeys(("value", "stderr", "low", "high"), np.nan)
                 rows.append({"name": name, **nothing, "note": NOT_DETERMINED})
                 continue
-            low, high = np.quantile(replicates, [tail, 1.0 - tail])
+            low, high = ends(replicates, self.tail)
             stderr = float(np.std(replicates, ddof=1)) if name not in self.fit.law.fixed else np.nan
             note = "fixed" if name in self.fit.law.fixed else ""
             rows.append({"name": name, "value": value, "stderr": stderr, "low": low, "high": high, "note": note})
@@ -154,25 +166,32 @@ class Bootstrap(Result):
             For the surface; for a new measurement (the surface and the scatter of the rows); for a measurement at more
             compute than any in the table (the prediction interval, widened by how much such intervals fell short
             when earlier parts of this table predicted later ones; see `calibration`).
+
+        Raises
+        ------
+        FitError
+            Where the rows say nothing about an N or D, the fit itself predicts less than the metric can be, or most
+            replicates do: an interval is finite, or there is none.
         """
         if kind not in {"confidence", "prediction", "extrapolation"}:
             raise ConfigError(f"kind = {kind!r} must be 'confidence', 'prediction' or 'extrapolation'")
         replicates = self.predict(N, D, R, **columns)
         logarithmic = self.fit.space == "log"
-        values = np.log(replicates) if logarithmic else replicates
+        values = logarithm(replicates) if logarithmic else replicates
         if kind != "confidence":
             values = values + self._scatter(values.shape)
-        tail = (1.0 - self.confidence_level) / 2.0
-        low, high = np.quantile(values, [tail, 1.0 - tail], axis=0)
+        low, high = ends(values, self.tail)
         if kind == "extrapolation":
             middle = np.asarray(self.fit.link.metric(self.fit.latent(N, D, R, **columns)))
-            middle = np.log(middle) if logarithmic else middle
-            factor = max(self.calibration.factor, 1.0)
-            low, high = (
-                middle - factor * np.maximum(middle - low, 0.0),
-                middle + factor * np.maximum(high - middle, 0.0),
-            )
-        return Interval(np.exp(low), np.exp(high)) if logarithmic else Interval(low, high)
+            middle = logarithm(middle) if logarithmic else middle
+            with np.errstate(invalid="ignore"):
+                factor = max(self.calibration.factor, 1.0)
+                low = middle - factor * np.maximum(middle - low, 0.0)
+                high = middle + factor * np.maximum(high - middle, 0.0)
+        if logarithmic:
+            with np.errstate(over="ignore"):
+                low, high = np.exp(low), np.exp(high)
+        return Interval(*finite(low, high, self.fit.lowest))
 
     def _scatter(self, shape: tuple[int, ...]) -> np.ndarray:
         """Draw residuals of the fit, made as large as those of new rows are; always the same draws."""
@@ -184,6 +203,8 @@ class Bootstrap(Result):
     @cached_property
     def calibration(self) -> Calibration:
         """By how much intervals fell short when this table's smaller runs predicted its larger ones."""
+        from ragscale.fitting._calibration import backtest
+
         return backtest(self.fit, confidence_level=self.confidence_level)
 
     # Looking at it, keeping it -------------------------------------------------------------------------------------
@@ -295,39 +316,46 @@ def bootstrap(
     if isinstance(fit, Comparison):
         name = fit.best
         fit = replace(fit.fits[name], selection=replace(fit, chosen=name))
-    problems = []
-    if n_resamples < 2:
-        problems.append(f"n_resamples = {n_resamples!r} must be at least 2")
-    if not 0 < confidence_level < 1:
-        problems.append(f"confidence_level = {confidence_level!r} must be between 0 and 1")
-    if isinstance(by, str) and by not in {"rows", "residuals"}:
-        problems.append(f"by = {by!r} must be column names, 'rows' or 'residuals'")
-    if problems:
-        raise ConfigError("bootstrap: " + "; ".join(problems))
-    generator = np.random.default_rng(rng)
+    generator, n_resamples, confidence_level, by = _checked(fit, n_resamples, by, confidence_level, rng)
     _warn_if_few(fit, by)
-    problem = fit.problem
-    rows = len(peek(fit, "data"))
-    weight = problem.table.weight
-    if by == "residuals":
-        problem, weights = _residual_resamples(fit, n_resamples, generator)
-    else:
-        group = np.arange(rows) if by == "rows" else clusters(peek(fit, "data"), by)
-        count = int(group.max()) + 1
-        draws = generator.multinomial(count, np.full(count, 1.0 / count), size=n_resamples)
-        weights = draws[:, group] * weight
-    solution = _refit(problem, fit, weights)
+    problem, solution = resampled(fit, n_resamples, by, generator)
     size = problem.columns(solution.u, slopes=False).size
     return Bootstrap(
         fit=fit,
         theta=Theta(problem.theta(solution.c, solution.u, size)),
         link_values={name: values[:, 0].copy() for name, values in problem.extra(solution.u).items()},
         objective=solution.value,
-        by=by if isinstance(by, str) else tuple(by),
+        by=by,
         confidence_level=confidence_level,
         hit_rate=drawn(fit, n_resamples, generator),
         seed=int(generator.spawn(1)[0].integers(2**31)),
     )
+
+
+def _checked(
+    fit: Any, n_resamples: Any, by: Any, confidence_level: Any, rng: Any
+) -> tuple[np.random.Generator, int, float, str | tuple[str, ...]]:
+    """Return the arguments in their types, or say everything that is wrong with them."""
+    problems = []
+    if not isinstance(fit, ManifoldFit):
+        problems.append(f"fit is a {type(fit).__name__}, expected a ManifoldFit from fit_manifold")
+    if not isinstance(n_resamples, (int, np.integer)) or isinstance(n_resamples, bool) or n_resamples < 2:
+        problems.append(f"n_resamples = {n_resamples!r} must be a whole number, at least 2")
+    if not isinstance(confidence_level, (int, float, np.number)) or not 0 < confidence_level < 1:
+        problems.append(f"confidence_level = {confidence_level!r} must be a number between 0 and 1, e.g. 0.95")
+    if isinstance(by, str):
+        if by not in {"rows", "residuals"}:
+            problems.append(f"by = {by!r} must be a sequence of column names, 'rows' or 'residuals'")
+    elif not isinstance(by, Sequence) or not by or not all(isinstance(name, str) for name in by):
+        problems.append(f"by = {by!r} must be a sequence of column names, 'rows' or 'residuals'")
+    try:
+        generator = np.random.default_rng(rng)
+    except (TypeError, ValueError):
+        generator = np.random.default_rng(0)
+        problems.append(f"rng = {rng!r} must be None, a whole number from 0, a Generator or a SeedSequence")
+    if problems:
+        raise ConfigError("bootstrap: " + "; ".join(problems))
+    return generator, int(n_resamples), float(confidence_level), by if isinstance(by, str) else tuple(by)
 
 
 def _warn_if_few(fit: ManifoldFit, by: Any) -> None:
@@ -344,158 +372,3 @@ def _warn_if_few(fit: ManifoldFit, by: Any) -> None:
             IdentifiabilityWarning,
             stacklevel=3,
         )
-
-
-def _residual_resamples(
-    fit: ManifoldFit, n_resamples: int, generator: np.random.Generator
-) -> tuple[Problem, np.ndarray]:
-    """Return the problem with new observations, predictions plus drawn residuals."""
-    problem = fit.problem
-    drawn = generator.choice(fit.residuals, size=(n_resamples, len(peek(fit, "data"))))
-    predicted = np.asarray(fit.to_frame()["predicted"], dtype=float)
-    y = predicted * np.exp(-drawn) if fit.space == "log" else predicted - drawn
-    return problem.with_observations(y), np.broadcast_to(problem.table.weight, y.shape)
-
-
-def _refit(problem: Problem, fit: ManifoldFit, weights: np.ndarray) -> Solution:
-    """Refit every resample from every local minimum that could become the best one; keep the best."""
-    best = None
-    for c, u in _warm_starts(fit):
-        count = len(weights)
-        found = refine(
-            problem, np.repeat(c, count, axis=0), np.repeat(u, count, axis=0), weights, project=6, tolerance=1e-11
-        )
-        if best is None:
-            best = found
-            continue
-        better = found.value < best.value
-        for name in ("c", "u", "value", "converged"):
-            getattr(best, name)[better] = getattr(found, name)[better]
-    if best is None or not np.isfinite(best.value).all():
-        raise FitError("the bootstrap could not refit every resample: the fit's optimum is not finite there")
-    return best
-
-
-def _warm_starts(fit: ManifoldFit) -> list[tuple[np.ndarray, np.ndarray]]:
-    problem = fit.problem
-    minima = peek(fit, "minima")
-    objective = minima["objective"].to_numpy(float)
-    near = np.flatnonzero(objective <= 1.3 * objective[0])[:4]
-    starts = []
-    names = [p.name for p in fit.law.parameters]
-    for i in near:
-        row = {str(name): float(minima[name].to_numpy(float)[i]) for name in minima}
-        link = fit.link.with_values({p.name: row[p.name] for p in fit.link.parameters})
-        local = (
-            problem
-            if not fit.link.parameters
-            else Problem(fit.law, link, fit.loss, space=fit.space, table=problem.table, typical=problem.typical)
-        )
-        starts.append(local.position({name: row[name] for name in names}))
-    return starts
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Calibration(Result):
-    """What a rolling-origin backtest by compute found.
-
-    Attributes
-    ----------
-    factor : float
-        By how much prediction intervals must be widened for their nominal coverage (1: they are wide enough).
-    coverage : float
-        Coverage of the plain prediction intervals in the backtest.
-    n_points : int
-        Rows predicted from rows of less compute.
-    origins : DataFrame
-        One row per origin: ``n_train, n_test, error`` (mean absolute), ``coverage``.
-    """
-
-    factor: float
-    coverage: float
-    n_points: int
-    origins: Own[pd.DataFrame] = Own()
-
-    def summary(self) -> str:
-        """Say how the intervals did, and by how much to widen them."""
-        head = (
-            f"Prediction intervals held {self.coverage:.0%} of {self.n_points} rows of more compute; their "
-            f"coverage asks for intervals {self.factor:.3g} times as wide"
-        )
-        return f"{head}\n{self.origins.to_string(index=False, float_format='{:.3g}'.format)}"
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return `origins`."""
-        return self.origins
-
-
-def backtest(
-    fit: ManifoldFit,
-    *,
-    confidence_level: float = 0.95,
-    origins: Sequence[float] = (0.4, 0.5, 0.6, 0.7, 0.8),
-    horizon: float = 0.25,
-    n_resamples: int = 200,
-) -> Calibration:
-    """Predict the table's larger runs from its smaller ones, again and again, and see how intervals do.
-
-    Rows are ordered by compute N D. At each origin (a share of the rows) the law is fitted to the rows before it and
-    predicts the ``horizon`` after it. The factor is the quantile, with the finite-sample correction of conformal
-    prediction, of the absolute error over the half-width of the plain prediction interval.
-
-    Raises
-    ------
-    FitError
-        When no origin leaves enough rows to fit.
-
-    References
-    ----------
-    Tashman 2000, Int. J. Forecasting 16(4) (rolling origins); Vovk, Gammerman and Shafer 2005, section 2.2 (conformal
-    prediction).
-    """
-    from ragscale.fitting._fit import fit_table
-    from ragscale.fitting._table import arrays
-
-    data = peek(fit, "data")
-    compute = np.log(data["N"].to_numpy(float)) + np.log(data["D"].to_numpy(float))
-    order = np.argsort(compute, kind="stable")
-    need = 2 * (len(fit.law.free) + len(fit.link.parameters))
-    ratios, rows = [], []
-    for share in origins:
-        cut, end = int(share * len(order)), int((share + horizon) * len(order))
-        train, test = data.iloc[order[:cut]], data.iloc[order[cut:end]]
-        varied = "R" not in fit.law.variables or train["R"].nunique() > 1
-        if len(train) < need or len(test) == 0 or not varied:
-            continue
-        early = fit_table(
-            train.reset_index(drop=True), fit.law, link=fit.link, weights="weight", loss=fit.loss.loss,
-            delta=fit.loss.delta, tau=fit.loss.tau, space=fit.space,
-        )  # fmt: skip
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", IdentifiabilityWarning)
-            replicates = bootstrap(early, n_resamples=n_resamples, confidence_level=confidence_level, rng=0)
-        table = arrays(test, np.ones(len(test)), fit.law)
-        low, high = replicates.interval(table.n, table.d, table.r, kind="prediction", **table.further)
-        middle = np.asarray(early.link.metric(early.latent(table.n, table.d, table.r, **table.further)))
-        if fit.space == "log":
-            low, high, middle, seen = np.log(low), np.log(high), np.log(middle), np.log(table.y)
-        else:
-            seen = table.y
-        half = np.where(seen > middle, high - middle, middle - low)
-        ratio = np.abs(seen - middle) / np.maximum(half, 1e-12)
-        ratios.append(ratio)
-        error = float(np.abs(seen - middle).mean())
-        rows.append({"n_train": cut, "n_test": len(test), "error": error, "coverage": float((ratio <= 1).mean())})
-    if not ratios:
-        raise FitError(
-            f"a backtest needs {need} rows before its first origin; the table has {len(data)} in all: "
-            "use kind='prediction' and widen it by judgement"
-        )
-    every = np.concatenate(ratios)
-    rank = min(1.0, np.ceil((every.size + 1) * confidence_level) / every.size)
-    return Calibration(
-        factor=float(np.quantile(every, rank)),
-        coverage=float((every <= 1).mean()),
-        n_points=every.size,
-        origins=pd.DataFrame(rows),
-    )

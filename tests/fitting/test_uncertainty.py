@@ -12,7 +12,7 @@ import ragscale as rs
 from ragscale.datasets import simulate
 from ragscale.errors import ConfigError, FitError, IdentifiabilityWarning
 from ragscale.fitting import backtest, profile, retrieval_effect
-from ragscale.fitting._bootstrap import _refit
+from ragscale.fitting._resampling import refit
 
 
 def test_each_replicate_is_the_optimum_of_its_own_resample() -> None:
@@ -20,7 +20,7 @@ def test_each_replicate_is_the_optimum_of_its_own_resample() -> None:
     for delta in (1e-3, "auto"):
         fit = rs.fit_manifold(table, "log1p", delta=delta)
         weights = np.random.default_rng(0).multinomial(336, np.full(336, 1 / 336), size=4).astype(float)
-        batch = _refit(fit.problem, fit, weights)
+        batch = refit(fit.problem, fit, weights)
         for w, value in zip(weights, batch.value, strict=True):
             drawn = table.assign(w=w)[w > 0]
             cold = rs.fit_manifold(drawn, "log1p", weights="w", delta=fit.loss.delta)

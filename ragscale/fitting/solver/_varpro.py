@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from scipy.stats import qmc
 
 from ragscale.fitting.solver._linear import nonnegative, solve
 from ragscale.fitting.solver._problem import Columns, Problem, Slope
@@ -210,6 +209,8 @@ def _scatter(
     problem: Problem, extra: np.ndarray, limit: int, weight: np.ndarray, *, count: int = 4096, spread: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Start from the best of many scattered points, and from the first ``spread`` of them; always the same ones."""
+    from scipy.stats import qmc  # a fifth of a second, and few fits need it
+
     points = qmc.Sobol(problem.m, scramble=False).random(count) if problem.m else np.zeros((1, 0))
     low = np.array([start[0] for start in problem.start[: problem.m]])
     high = np.array([start[1] for start in problem.start[: problem.m]])

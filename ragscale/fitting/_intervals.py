@@ -1,0 +1,90 @@
+"""The ends of intervals from replicates: always in order, never NaN."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from ragscale.errors import FitError
+
+
+def expanded(confidence_level: float, n_clusters: int, n_parameters: int) -> float:
+    """Return the share of replicates beyond each end of an interval, for few trained models.
+
+    A percentile interval of C resampled models with p parameters is too narrow in two ways: replicates spread by
+    (C - p) / C too little in variance, and normal quantiles stand where Student's should. Both are made good by going
+    further out in the replicates (Hesterberg's expanded percentiles).
+
+    Examples
+    --------
+    >>> round(expanded(0.95, 10**6, 5), 4), round(expanded(0.95, 48, 7), 4)
+    (0.025, 0.0145)
+
+    References
+    ----------
+    Hesterberg 2015, The American Statistician 69(4), section 5.3 (expanded percentile interval).
+    """
+    spare = max(n_clusters - n_parameters, 1)
+    wide = stats.t.ppf(0.5 + confidence_level / 2, spare) * np.sqrt(n_clusters / spare)
+    return float(stats.norm.sf(wide))
+
+
+def logarithm(values: np.ndarray) -> np.ndarray:
+    """Return logarithms, minus infinity for what is not positive: a replicate that fell below zero is very low."""
+    with np.errstate(all="ignore"):
+        return np.where(values > 0, np.log(np.maximum(values, 1e-300)), np.where(np.isnan(values), np.nan, -np.inf))
+
+
+def ends(values: np.ndarray, tail: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the quantiles ``tail`` and 1 - ``tail`` over the first axis; infinite values count as what they are.
+
+    Raises
+    ------
+    FitError
+        When a replicate is NaN.
+    """
+    if np.isnan(values).any():
+        raise FitError(
+            f"{np.isnan(values).any(axis=tuple(range(1, values.ndim))).sum()} replicates are not numbers here"
+        )
+    if np.isfinite(values).all():
+        low, high = np.quantile(values, [tail, 1.0 - tail], axis=0)
+    else:  # no interpolation between a number and infinity
+        low = np.quantile(values, tail, axis=0, method="lower")
+        high = np.quantile(values, 1.0 - tail, axis=0, method="higher")
+    return low, high
+
+
+def finite(low: np.ndarray, high: np.ndarray, lowest: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends, the lower one raised to the lowest value that the metric can take.
+
+    Raises
+    ------
+    FitError
+        When an end is not finite or the upper end lies below the lowest value.
+    """
+    low, high = np.maximum(np.nan_to_num(low, nan=np.nan, neginf=lowest), lowest), np.asarray(high)
+    bad = ~(np.isfinite(low) & np.isfinite(high) & (high > lowest))
+    if bad.any():
+        raise FitError(
+            f"there is no finite interval at {bad.sum()} of {bad.size} points: replicates of the fit end at "
+            f"{np.ravel(high)[np.argmax(bad)]:.3g} there, outside of what the law can describe"
+        )
+    return low, high
+
+
+def conformal_factor(ratios: np.ndarray, confidence_level: float) -> float:
+    """Return the k-th smallest ratio of error to half-width, k = ceil((n + 1) level), the largest where k > n.
+
+    Examples
+    --------
+    >>> conformal_factor(np.arange(1.0, 40.0), 0.95), conformal_factor(np.arange(1.0, 39.0), 0.95)
+    (38.0, 38.0)
+
+    References
+    ----------
+    Vovk, Gammerman and Shafer 2005, Algorithmic Learning in a Random World, section 2.2; Lei et al. 2018, JASA 113.
+    """
+    n = len(ratios)
+    k = min(int(np.ceil((n + 1) * confidence_level - 1e-9)), n)
+    return float(np.sort(ratios)[k - 1])

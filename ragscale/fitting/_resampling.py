@@ -1,0 +1,85 @@
+"""Draw trained models again and refit, block by block."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ragscale.errors import FitError
+from ragscale.fitting._experiments import clusters
+from ragscale.fitting._own import peek
+from ragscale.fitting._result import ManifoldFit
+from ragscale.fitting.solver._problem import Problem
+from ragscale.fitting.solver._varpro import Solution, join, refine
+
+_WEIGHTS = 4_000_000  # of one block: 32 MB in float64
+
+
+def resampled(
+    fit: ManifoldFit, n_resamples: int, by: str | tuple[str, ...], generator: np.random.Generator
+) -> tuple[Problem, Solution]:
+    """Return the refits of all resamples; the weights of a block of them exist at a time."""
+    problem = fit.problem
+    if by == "residuals":
+        problem, weights = residual_resamples(fit, n_resamples, generator)
+        return problem, refit(problem, fit, weights)
+    data = peek(fit, "data")
+    group = np.arange(len(data)) if isinstance(by, str) else clusters(data, by)
+    count = int(group.max()) + 1
+    share = np.full(count, 1.0 / count)
+    step = max(1, _WEIGHTS // max(len(data), count))
+    found = None
+    for start in range(0, n_resamples, step):
+        draws = generator.multinomial(count, share, size=min(step, n_resamples - start))
+        part = refit(problem, fit, draws[:, group] * problem.table.weight)
+        found = part if found is None else join(found, part)
+    assert found is not None
+    return problem, found
+
+
+def residual_resamples(
+    fit: ManifoldFit, n_resamples: int, generator: np.random.Generator
+) -> tuple[Problem, np.ndarray]:
+    """Return the problem with new observations, predictions plus drawn residuals."""
+    problem = fit.problem
+    drawn = generator.choice(fit.residuals, size=(n_resamples, len(peek(fit, "data"))))
+    predicted = np.asarray(fit.to_frame()["predicted"], dtype=float)
+    y = predicted * np.exp(-drawn) if fit.space == "log" else predicted - drawn
+    return problem.with_observations(y), np.broadcast_to(problem.table.weight, y.shape)
+
+
+def refit(problem: Problem, fit: ManifoldFit, weights: np.ndarray) -> Solution:
+    """Refit every resample from every local minimum that could become the best one; keep the best."""
+    best = None
+    for c, u in warm_starts(fit):
+        count = len(weights)
+        found = refine(
+            problem, np.repeat(c, count, axis=0), np.repeat(u, count, axis=0), weights, project=6, tolerance=1e-11
+        )
+        if best is None:
+            best = found
+            continue
+        better = found.value < best.value
+        for name in ("c", "u", "value", "converged"):
+            getattr(best, name)[better] = getattr(found, name)[better]
+    if best is None or not np.isfinite(best.value).all():
+        raise FitError("the bootstrap could not refit every resample: the fit's optimum is not finite there")
+    return best
+
+
+def warm_starts(fit: ManifoldFit) -> list[tuple[np.ndarray, np.ndarray]]:
+    problem = fit.problem
+    minima = peek(fit, "minima")
+    objective = minima["objective"].to_numpy(float)
+    near = np.flatnonzero(objective <= 1.3 * objective[0])[:4]
+    starts = []
+    names = [p.name for p in fit.law.parameters]
+    for i in near:
+        row = {str(name): float(minima[name].to_numpy(float)[i]) for name in minima}
+        link = fit.link.with_values({p.name: row[p.name] for p in fit.link.parameters})
+        local = (
+            problem
+            if not fit.link.parameters
+            else Problem(fit.law, link, fit.loss, space=fit.space, table=problem.table, typical=problem.typical)
+        )
+        starts.append(local.position({name: row[name] for name in names}))
+    return starts
