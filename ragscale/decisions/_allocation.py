@@ -218,6 +218,7 @@ def optimal_allocation(
     The law and its forms: arXiv 2604.00715, equation 2. The paper computes no allocation.
     """
     found = surface(fit_or_bootstrap, hit_rate=hit_rate)
+    found.require("D", "R", N=N)
     problems: list[str] = []
     price_d, price_r = _read_prices(prices, problems)
     least = _least(found) if min_D is None else min_D

@@ -82,6 +82,7 @@ def compute_optimal(
     arXiv 2401.00448.
     """
     found = surface(fit_or_bootstrap, hit_rate=hit_rate)
+    found.require("N", "D")
     problems: list[str] = []
     free = isinstance(R, str)
     if free and R != "free":

@@ -66,6 +66,7 @@ def critical_store(
     noisy points.
     """
     found = surface(fit_or_bootstrap, hit_rate=hit_rate)
+    found.require("R", N=N, D=D)
     problems: list[str] = []
     limit: dict[str, Any] = {} if max_R is None else {"max_R": max_R}
     given = counts(problems, N=N, D=D, fraction=fraction, **limit)

@@ -57,6 +57,7 @@ def exchange_rate(
     The closed forms: derivatives of arXiv 2604.00715, equation 2 and its power and Hill forms.
     """
     found = surface(fit_or_bootstrap, hit_rate=hit_rate)
+    found.require("D", "R", N=N)
     problems: list[str] = []
     given = counts(problems, allow_zero=("R",), N=N, D=D, R=R)
     refuse(problems, "exchange_rate")

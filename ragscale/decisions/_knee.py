@@ -150,6 +150,7 @@ def knee_point(
     ('4.55e+09', 'found')
     """
     found = surface(fit_or_bootstrap, hit_rate=hit_rate)
+    found.require("D", "R", N=N)
     problems: list[str] = []
     if definition not in _MEANING:
         problems.append(f"definition = {definition!r} must be one of {', '.join(_MEANING)}")

@@ -116,6 +116,7 @@ def substitution(
     if convention not in ("corrected", "paper"):
         raise ConfigError(f"convention = {convention!r} must be 'corrected' or 'paper'")
     found = surface(fit_or_bootstrap)
+    found.require("D")
     if found.members:
         raise ConfigError("substitution needs one law for its baseline curve: name it, fit_manifold(results, law=...)")
     table, alone = _pairs(average_seeds(results))

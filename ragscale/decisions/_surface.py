@@ -50,6 +50,18 @@ class Surface:
             return sum(member.n_replicates for member in self.members)
         return 0 if self.replicates is None else len(next(iter(_varying(self.replicates))))
 
+    def require(self, *variables: str, **counts: Any) -> None:
+        """Raise where the rows of the fit cannot show the effect of ``variables``, or of an N or D other than theirs.
+
+        Raises
+        ------
+        FitError
+            Saying which rows are missing.
+        """
+        for part in self.members or (self,):
+            if part.source is not None and part.source.unseen:
+                part.source.require(*variables, **counts)
+
     def stacked(self) -> Theta:
         """Return the point estimate and the replicates below each other, as (1 + S, 1) columns."""
         if self.replicates is None:

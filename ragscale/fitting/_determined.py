@@ -137,3 +137,20 @@ def refuse_unseen(table: pd.DataFrame, why: Mapping[str, str], counts: Mapping[s
         if np.any((wanted < known.min() - _SAME) | (wanted > known.max() + _SAME)):
             at = f"N = {np.ravel(n)[0]:.4g}, D = {np.ravel(d)[0]:.4g}"
             raise FitError(f"no prediction at {at}{', ...' if max(n.size, d.size) > 1 else ''}: {sentence}")
+
+
+def other_values(table: pd.DataFrame, why: Mapping[str, str], counts: Mapping[str, Any]) -> list[str]:
+    """Return why nothing can be said at ``counts``: those N or D that are not the only one of the rows."""
+    found = []
+    for name, asked in counts.items():
+        seen = np.log(table[name].to_numpy(float))
+        if name not in why or np.ptp(seen) >= _SAME:
+            continue
+        try:
+            values = np.asarray(asked, dtype=float)
+        except (TypeError, ValueError):
+            continue  # whoever asked with it will hear about it
+        with np.errstate(all="ignore"):
+            if np.any(np.abs(np.log(values) - seen.mean()) > 2 * _SAME):
+                found.append(why[name])
+    return found

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError, ExtrapolationWarning, FitError
 from ragscale.fitting._comparison import Comparison
-from ragscale.fitting._determined import refuse_unseen, unseen
+from ragscale.fitting._determined import other_values, refuse_unseen, unseen
 from ragscale.fitting._own import Own, peek
 from ragscale.fitting.laws._law import ScalingLaw, Theta, check_counts
 from ragscale.fitting.solver._links import Link
@@ -147,8 +147,15 @@ class ManifoldFit(Result):
         found = unseen(peek(self, "data"), self.law.variables)
         return {name: text for name, text in found.items() if name != "R" or "C" in self.dropped}
 
-    def require(self, *variables: str) -> None:
+    def require(self, *variables: str, **counts: ArrayLike) -> None:
         """Raise where the rows cannot show the effect of one of ``variables``: for decisions that turn on it.
+
+        Parameters
+        ----------
+        *variables : "N", "D" or "R"
+            What the decision compares different values of.
+        **counts : array-like
+            The N or D that it is made at: where the rows have one only, it has to be that one.
 
         Raises
         ------
@@ -156,6 +163,8 @@ class ManifoldFit(Result):
             Saying which rows are missing.
         """
         missing = [text for name, text in self.unseen.items() if name in variables]
+        rest = {name: value for name, value in counts.items() if name not in variables}
+        missing += other_values(peek(self, "data"), self.unseen, rest)
         if missing:
             raise FitError("these results cannot answer that: " + "; ".join(missing))
 
