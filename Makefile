@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 JOBS ?= 2
 
-.PHONY: demo test lint types layers docs clean python-version
+.PHONY: demo test fuzz lint types layers docs clean python-version
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py --out demo
@@ -19,6 +19,10 @@ test: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+# the long form of tests/fuzz: about half an hour on two cores
+fuzz: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/harness.py --inputs 1000 --kills 20 --out benchmarks/results/files.json
 
 docs: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

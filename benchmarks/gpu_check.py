@@ -105,7 +105,12 @@ def run(options: argparse.Namespace) -> int:
         jobs = [job for job in jobs if any(part in job.name for part in options.only)]
     started = time.monotonic()
     deadline = started + options.budget
-    results: dict[str, Any] = {"environment": environment(options.device), "tiny": options.tiny, "rows": []}
+    results: dict[str, Any] = {
+        "environment": environment(options.device),
+        "tiny": options.tiny,
+        "rows": [],
+        "waves": [],
+    }
     groups = [jobs] if options.tiny else waves(jobs, 0.85 * (results["environment"]["memory_gib"] or 16))
 
     def write() -> None:
@@ -127,10 +132,15 @@ def run(options: argparse.Namespace) -> int:
             children = [Child(part, Path(root) / f"{number}-{i}") for i, part in enumerate(shared)]
             for child in children:
                 child.start(options)
-            prepared = min(deadline - 10, time.monotonic() + PREPARE_SECONDS)
+            began = time.monotonic()
+            # who is not ready by then must not cost the others their turns
+            prepared = deadline - 8 * len(children)
+            if not options.tiny:
+                prepared = min(prepared, began + PREPARE_SECONDS)
             for child in children:
                 if child.wait({"ready", "ended"}, prepared) == "working":
                     child.stop("not ready in time")
+            ready = time.monotonic()
             for child in children:
                 child.go()
                 limit = max(job.seconds for job in child.jobs) * len(child.jobs)
@@ -140,6 +150,13 @@ def run(options: argparse.Namespace) -> int:
                 write()
                 for row in child.rows:
                     print(json.dumps(row))
+            results["waves"].append(
+                {
+                    "jobs": [job.name for job in wave],
+                    "prepare_seconds": round(ready - began, 1),
+                    "measure_seconds": round(time.monotonic() - ready, 1),
+                }
+            )
     write()
     print(f"\n{options.budget - (deadline - time.monotonic()):.0f} s; written to {options.out}.json and .md")
     return int(any(row.get("failed") for row in results["rows"]))

@@ -43,7 +43,7 @@ def make_model(folder: Path, tiny: bool) -> None:
 def prepare(device: str, tiny: bool) -> Measure:
     rng = np.random.default_rng(0)
     texts = [
-        " ".join(f"w{i}" for i in rng.integers(0, 5000, size)) for size in rng.integers(40, 128, 8 if tiny else 8192)
+        " ".join(f"w{i}" for i in rng.integers(0, 5000, size)) for size in rng.integers(40, 128, 8 if tiny else 4096)
     ]
     folder = tempfile.TemporaryDirectory()
     make_model(Path(folder.name), tiny)

@@ -14,9 +14,12 @@ from ragscale.training import linear_cross_entropy
 
 
 def prepare(device: str, tiny: bool) -> Measure:
-    rows, vocabulary, widths = (64, 500, (16,)) if tiny else (16_384, 100_352, (256, 512, 1280))
+    rows, vocabulary, widths = (64, 500, (16,)) if tiny else (16_384, 100_352, (256, 1280))
     cuda = device.startswith("cuda")
-    backends = ["torch", "triton", "all logits"] if cuda else ["torch", "all logits"]
+    # the backend, and the rows of a chunk: None is what it takes by itself
+    ways: list[tuple[str, int | None]] = [("torch", None), ("all logits", None)]
+    if cuda:
+        ways += [("triton", None), *(("triton", n) for n in (512, 4096, rows))]
 
     def measure() -> Iterator[dict[str, Any]]:
         for width in widths:
@@ -24,14 +27,23 @@ def prepare(device: str, tiny: bool) -> Measure:
             weight = (torch.randn(vocabulary, width, device=device) * 0.02).requires_grad_()
             targets = torch.randint(0, vocabulary, (rows,), device=device)
             gradients: dict[str, torch.Tensor] = {}
-            for name in backends:
+            for name, chunk in ways:
 
-                def run(name: str = name, hidden: Any = hidden, weight: Any = weight, targets: Any = targets) -> None:
+                def run(
+                    name: str = name,
+                    chunk: Any = chunk,
+                    hidden: Any = hidden,
+                    weight: Any = weight,
+                    targets: Any = targets,
+                ) -> None:
                     hidden.grad = weight.grad = None
                     if name == "all logits":
                         F.cross_entropy(F.linear(hidden, weight.bfloat16()).float(), targets).backward()
                     else:
-                        linear_cross_entropy(hidden, weight, targets, n_targets=rows, backend=name)[0].backward()
+                        loss, _ = linear_cross_entropy(
+                            hidden, weight, targets, n_targets=rows, backend=name, chunk_rows=chunk
+                        )
+                        loss.backward()
 
                 run()
                 forget_peak(device)
@@ -44,6 +56,7 @@ def prepare(device: str, tiny: bool) -> Measure:
                 yield {
                     "d": width,
                     "backend": name,
+                    "chunk_rows": chunk,
                     "ms": 1e3 * took,
                     "peak_mib": None if peak is None else peak / 2**20,
                     "gradient_apart_from_torch": float(apart),

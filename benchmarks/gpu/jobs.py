@@ -68,25 +68,27 @@ def make_jobs(*, tiny: bool) -> list[Job]:
         ]
     return [
         *(Job(f"checks/{name}", "checks", 1, 10, {"check": name}, group) for name, group in CHECKS.items()),
-        _race("30M", "ragscale", [4, 16], 7),
+        # the first wave on 140 GiB: what takes long to compile
+        _race("30M", "ragscale", [4, 32], 16),
         _race("30M", "transformers", [4], 12),
         _race("30M", "lean", [4], 18),
-        Job("small/11M", "small", 3, 20),
+        _race("30M", "ragscale whole stack", [4], 5),
+        _race("136M", "ragscale", [4, 32], 34),
+        _race("136M", "transformers", [4], 15),
+        Job("small/11M", "small", 4, 20),
+        # the second
+        _race("728M", "ragscale", [2, 8], 44),
+        _race("1B", "ragscale", [4], 42),
+        _race("136M", "lean", [4], 21),
         Job("head", "head", 8, 20),
         Job("search", "search", 4, 20),
-        _race("136M", "ragscale", [4, 16], 18),
-        _race("136M", "transformers", [4], 15),
-        _race("136M", "lean", [4], 21),
-        _race("30M", "ragscale whole stack", [4], 4),
-        _race("30M", "ragscale eager", [4], 4),
-        Job("evaluation/38M", "evaluation", 8, 30, {"size": "38M"}),
-        _race("728M", "ragscale", [2, 4], 30),
-        _race("728M", "transformers", [2], 32),
-        _race("233M", "ragscale", [4, 8], 18),
-        _race("1B", "ragscale", [2, 4], 42),
-        Job("evaluation/728M", "evaluation", 16, 40, {"size": "728M"}),
-        Job("encoding", "encoding", 4, 20),
-        Job("pytest", "tests", 4, 60),
+        # the third
+        _race("233M", "ragscale", [4, 16], 34),
+        Job("evaluation/38M", "evaluation", 12, 40, {"size": "38M"}),
+        Job("evaluation/728M", "evaluation", 27, 40, {"size": "728M"}),
+        Job("encoding", "encoding", 4, 25),
+        Job("pytest", "tests", 4, 10),
+        _race("728M", "transformers", [2], 24),
     ]
 
 

@@ -32,17 +32,17 @@ def prepare(device: str, tiny: bool, *, size: str, kind: str, rows: list[int]) -
     compiled = device.startswith("cuda")
     model = ModelConfig.olmo2(size)
     batches = {n: torch.randint(0, 1000, (n, seq_len + 1), device=device) for n in rows}
-    if not kind.startswith("ragscale") and compiled:
-        torch.set_float32_matmul_precision("high")
-    if kind.startswith("ragscale"):
-        how: Any = {"ragscale": True, "ragscale whole stack": "stack", "ragscale eager": False}[kind]
-        runner: Any = engine(model, device, seq_len=seq_len, rows=rows[0], compile=how if compiled else False)
-    else:
-        case = (size, model, seq_len, rows[0], "bf16", 1, 1, compiled)
-        runner = {"transformers": stock, "lean": lean}[kind](case, torch.device(device), compiled=compiled)
+    runners: dict[int, Any] = {}
+
+    def make(n: int) -> Any:
+        if kind.startswith("ragscale"):
+            how: Any = {"ragscale": True, "ragscale whole stack": "stack", "ragscale eager": False}[kind]
+            return engine(model, device, seq_len=seq_len, rows=n, compile=how if compiled else False)
+        case = (size, model, seq_len, n, "bf16", 1, 1, compiled)
+        return {"transformers": stock, "lean": lean}[kind](case, torch.device(device), compiled=compiled)
 
     def step(n: int) -> None:
-        ids = batches[n]
+        ids, runner = batches[n], runners[n]
         inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
         if isinstance(runner, Engine):
             runner.micro_rows = n
@@ -50,14 +50,19 @@ def prepare(device: str, tiny: bool, *, size: str, kind: str, rows: list[int]) -
         else:
             runner.step(inputs, targets)
 
+    if not kind.startswith("ragscale") and compiled:
+        torch.set_float32_matmul_precision("high")
     first: dict[int, float] = {}
     for n in rows:
+        # one model for all rows, but for steps that are captured, which are of one size
+        usable = [other for other in runners.values() if getattr(other, "captured", None) is None]
+        runners[n] = usable[0] if usable else make(n)
         wait(device)
         started = time.perf_counter()
         step(n)
         wait(device)
         first[n] = time.perf_counter() - started
-        for _ in range(1 if tiny else 4):
+        for _ in range(1 if tiny else 5):
             step(n)
     wait(device)
 
@@ -69,6 +74,7 @@ def prepare(device: str, tiny: bool, *, size: str, kind: str, rows: list[int]) -
             once = seconds(lambda n=n: step(n), device, rounds=1, times=1)
             took = seconds(lambda n=n: step(n), device, rounds=2 if tiny else 5, times=max(1, min(20, int(0.3 / once))))
             speed = n * seq_len / took
+            captured = getattr(runners[n], "captured", None)
             yield {
                 "rows": n,
                 "ms": 1e3 * took,
@@ -76,6 +82,7 @@ def prepare(device: str, tiny: bool, *, size: str, kind: str, rows: list[int]) -
                 "MFU": None if peak is None else f"{speed * model.flops(seq_len) / peak:.1%}",
                 "peak_gib": peak_gib(device),
                 "first_step_seconds": first[n],
+                "cuda_graph": captured.state if captured else None,
             }
 
     return measure

@@ -17,3 +17,5 @@ from ._regret import Regret as Regret
 from ._substitution import Substitution as Substitution
 from ._substitution import substitution as substitution
 from ._surface import Subject as Subject
+from ._worth_of import Worth as Worth
+from ._worth_of import worth_of as worth_of

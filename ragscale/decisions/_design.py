@@ -17,7 +17,7 @@ _STEP = 1e-4
 _LEAST_NOISE = 0.003  # relative; what two seeds of one run differ by at least
 _PRIOR_LOG = 1.5  # standard deviation of the logarithm of a positive parameter that the data do not determine
 _PRIOR_EXPONENT = 0.15
-_MISFIT = 0.005  # relative error of a law over a factor e in N or D
+_MISFIT = 0.002  # relative error of a law over a factor e in N or D
 _START = {"alpha": 0.34, "beta": 0.3}
 
 

@@ -3,8 +3,8 @@ from ._compare import decompose_gain as decompose_gain
 from ._compare import paired_bootstrap as paired_bootstrap
 from ._coverage import HitRateCurve as HitRateCurve
 from ._coverage import hit_rate_curve as hit_rate_curve
-from ._evaluate import Evaluation as Evaluation
 from ._evaluate import evaluate as evaluate
+from ._evaluation import Evaluation as Evaluation
 from ._language_model import LanguageModel as LanguageModel
 from ._language_model import Score as Score
 from ._language_model import ScoreRequest as ScoreRequest

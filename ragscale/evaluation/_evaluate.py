@@ -7,7 +7,6 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import pandas as pd
 from ragscale._files import read_json, value_digest, write_json
 from ragscale.errors import ConfigError, EvaluationWarning
 from ragscale.evaluation import _answers
+from ragscale.evaluation._evaluation import Evaluation
 from ragscale.evaluation._language_model import LanguageModel, ScoreRequest
 from ragscale.evaluation._metrics import summarise
 from ragscale.evaluation._models import load_language_model
@@ -29,38 +29,6 @@ if TYPE_CHECKING:
     from ragscale.retrieval import Retriever
 
 _SCHEMA, _VERSION = "ragscale-evaluation-cell", 1
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What `evaluate` returns.
-
-    Attributes
-    ----------
-    results : DataFrame
-        Rows of the results table: ``N, D, R, value, task, metric, seed, stderr, n_examples, k, retriever, condition,
-        chance, query, n_shot, hit_rate, answer_in_store, n_cut, prompts`` and ``N_total``.
-    samples : DataFrame
-        One row per question, condition and store size, from which every metric can be computed anew.
-    info : mapping
-        The settings, and how the model was scored.
-    """
-
-    results: pd.DataFrame
-    samples: pd.DataFrame
-    info: Mapping[str, Any] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return f"Evaluation({len(self.results)} results, {len(self.samples)} samples)"
-
-    def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write ``results.jsonl``, ``samples.jsonl`` and ``evaluation.json`` into a directory."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        self.results.to_json(directory / "results.jsonl", orient="records", lines=True, double_precision=15)
-        self.samples.to_json(directory / "samples.jsonl", orient="records", lines=True, double_precision=15)
-        write_json(directory / "evaluation.json", dict(self.info), schema="ragscale-evaluation", version=_VERSION)
-        return directory
 
 
 def evaluate(

@@ -125,12 +125,15 @@ def _documents(path: Path, config: Mapping[str, Any], split: str) -> Iterator[Ma
         file = Path(name) if Path(name).is_file() else path.parent / name
         if not file.is_file():
             raise_problems(str(path), [f"data file {name!r} is neither here nor beside the YAML"])
-        with open_text(file) as lines:
-            text = lines.read()
-        if text.lstrip().startswith("["):
-            yield from json.loads(text)
-        else:
-            yield from (json.loads(line) for line in text.split("\n") if line.strip())
+        try:
+            with open_text(file) as lines:
+                text = lines.read()
+            whole = text.lstrip().startswith("[")
+            found = json.loads(text) if whole else [json.loads(line) for line in text.split("\n") if line.strip()]
+        except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
+            raise_problems(str(path), [f"data file {name!r} cannot be read: {error}"])
+            raise
+        yield from found
 
 
 class _Rendered:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ragscale._extras import require
-from ragscale.errors import TaskError
+from ragscale.errors import SplitError, TaskError
 from ragscale.evaluation._patterns import pattern_problem
 from ragscale.evaluation._prompts import PromptTemplate
 from ragscale.evaluation._tasks import Example, Task, example_problems, raise_problems
+from ragscale.splitting._opening import open_binary
 
 _TEXT_LISTS = ("choices", "answers", "gold_titles", "gold_doc_ids", "gold_passages")
 _KNOWN = {
@@ -90,14 +90,14 @@ def load_task(
     return task.limit(limit)
 
 
-def open_text(path: Path) -> io.TextIOBase:
-    """Open a plain, gzip or Zstandard text file; lines end at newline only (questions may hold U+2028)."""
-    if path.suffix == ".gz":
-        return io.TextIOWrapper(gzip.open(path), encoding="utf-8", newline="\n")
-    if path.suffix == ".zst":
-        zstandard = require("zstandard", "split")
-        return io.TextIOWrapper(zstandard.open(path, "rb"), encoding="utf-8", newline="\n")
-    return open(path, encoding="utf-8", newline="\n")
+@contextmanager
+def open_text(path: Path) -> Iterator[io.TextIOBase]:
+    """Open a plain, gzip or Zstandard text file; lines end at newline only (questions may hold U+2028).
+
+    A byte order mark is skipped; a file that cannot be read to its end is a SplitError that names it.
+    """
+    with open_binary(path) as file:
+        yield io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n")
 
 
 def read_jsonl(
@@ -157,14 +157,14 @@ def _records(path: Path, problems: list[str]) -> Iterator[tuple[int, dict[str, A
                     continue
                 try:
                     record = json.loads(text)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     problems.append(f"line {line}: not JSON: {error}")
                     continue
                 if isinstance(record, dict):
                     yield line, record
                 else:
                     problems.append(f"line {line}: expected an object, got {type(record).__name__}")
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+    except (UnicodeDecodeError, SplitError) as error:
         problems.append(f"the file cannot be read to its end: {error}")
 
 

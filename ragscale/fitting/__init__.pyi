@@ -13,6 +13,8 @@ from ._diagnostics import retrieval_effect as retrieval_effect
 from ._evidence import Evidence as Evidence
 from ._evidence import Paired as Paired
 from ._fit import fit_manifold as fit_manifold
+from ._joint_fit import JointBootstrap as JointBootstrap
+from ._joint_fit import JointFit as JointFit
 from ._paper import PaperFit as PaperFit
 from ._paper import fit_paper as fit_paper
 from ._profile import Profile as Profile

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, overload
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from ragscale.fitting._determined import refuse_unseen
 from ragscale.fitting._experiments import clusters
 from ragscale.fitting._hit_rate import drawn
 from ragscale.fitting._intervals import ends, expanded, finite, logarithm
+from ragscale.fitting._joint_fit import JointBootstrap, JointFit
 from ragscale.fitting._own import Own, peek
 from ragscale.fitting._resampling import resampled
 from ragscale.fitting._result import NOT_DETERMINED, ManifoldFit
@@ -260,6 +261,7 @@ def _free_only(law: Any, theta: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     return {name: value for name, value in theta.items() if name not in law.fixed and name not in law.tied}
 
 
+@overload
 def bootstrap(
     fit: ManifoldFit | Comparison,
     *,
@@ -267,7 +269,24 @@ def bootstrap(
     by: Sequence[str] | Literal["rows", "residuals"] = ("N", "D", "seed"),
     confidence_level: float = 0.95,
     rng: Any = None,
-) -> Bootstrap:
+) -> Bootstrap: ...
+@overload
+def bootstrap(
+    fit: JointFit,
+    *,
+    n_resamples: int = 1000,
+    by: Sequence[str] = ("N", "D", "seed"),
+    confidence_level: float = 0.95,
+    rng: Any = None,
+) -> JointBootstrap: ...
+def bootstrap(
+    fit: ManifoldFit | Comparison | JointFit,
+    *,
+    n_resamples: int = 1000,
+    by: Any = ("N", "D", "seed"),
+    confidence_level: float = 0.95,
+    rng: Any = None,
+) -> Bootstrap | JointBootstrap:
     """Refit on resampled results; by default whole trained models are drawn.
 
     One checkpoint is evaluated with every store size, and whatever happened in its training is in all its rows. Drawing
@@ -275,8 +294,9 @@ def bootstrap(
 
     Parameters
     ----------
-    fit : ManifoldFit or Comparison
-        Of a comparison the best law is refitted, and decisions average over all that count.
+    fit : ManifoldFit, Comparison or JointFit
+        Of a comparison the best law is refitted, and decisions average over all that count. Of a joint fit the same
+        trained models are drawn for every group.
     n_resamples : int
     by : sequence of str, "rows" or "residuals"
         Columns that tell trained models apart (those that the table has); "rows" draws single rows; "residuals" keeps
@@ -288,7 +308,7 @@ def bootstrap(
 
     Returns
     -------
-    Bootstrap
+    Bootstrap, or JointBootstrap of a joint fit
 
     Raises
     ------
@@ -317,6 +337,10 @@ def bootstrap(
         name = fit.best
         fit = replace(fit.fits[name], selection=replace(fit, chosen=name))
     generator, n_resamples, confidence_level, by = _checked(fit, n_resamples, by, confidence_level, rng)
+    if isinstance(fit, JointFit):
+        from ragscale.fitting._joint import bootstrap_jointly
+
+        return bootstrap_jointly(fit, n_resamples=n_resamples, by=by, confidence_level=confidence_level, rng=rng)
     _warn_if_few(fit, by)
     problem, solution = resampled(fit, n_resamples, by, generator)
     size = problem.columns(solution.u, slopes=False).size
@@ -337,7 +361,7 @@ def _checked(
 ) -> tuple[np.random.Generator, int, float, str | tuple[str, ...]]:
     """Return the arguments in their types, or say everything that is wrong with them."""
     problems = []
-    if not isinstance(fit, ManifoldFit):
+    if not isinstance(fit, (ManifoldFit, JointFit)):
         problems.append(f"fit is a {type(fit).__name__}, expected a ManifoldFit from fit_manifold")
     if not isinstance(n_resamples, (int, np.integer)) or isinstance(n_resamples, bool) or n_resamples < 2:
         problems.append(f"n_resamples = {n_resamples!r} must be a whole number, at least 2")

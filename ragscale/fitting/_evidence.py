@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ragscale._files import check_fields
+from ragscale.errors import CheckpointError
 from ragscale.fitting._conditions import CLOSED, GOLD, RANDOM, conditions
 from ragscale.fitting._experiments import EXPERIMENT, MODEL, clusters, group_rows
 from ragscale.fitting._own import Own
@@ -20,6 +22,7 @@ _LEVEL = 0.95
 _SMALLEST = 0.02
 """Share of the closed-book loss that a passage with the answer must be worth beyond one without: .1 of 5 nats."""
 _SMALLEST_LOGIT = 0.1
+_PAIRED = {"what": str, "gain": float, "low": float, "high": float, "n_models": int}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -126,6 +129,12 @@ class Evidence(Result):
     def from_dict(cls, value: Mapping[str, Any]) -> Evidence:
         """Build from `to_dict`."""
         found = {name: decode(item) for name, item in value.items()}
+        check_fields(found, {"stores": pd.DataFrame, "needed": float}, name="the evidence")
+        for name in ("smallest", "largest", "reads"):
+            if found.get(name):
+                check_fields(found[name], _PAIRED, name=f"the evidence, {name}")
+        if not all(map(pd.api.types.is_numeric_dtype, found["stores"].dtypes)):
+            raise CheckpointError("the evidence is damaged: its stores hold what is no number")
         pairs = {name: Paired(**found.pop(name)) if found[name] else None for name in ("smallest", "largest", "reads")}
         return cls(stores=found["stores"], needed=found["needed"], **pairs)
 

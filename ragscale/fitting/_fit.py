@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from ragscale.errors import ConfigError, FitError
+from ragscale.errors import ConfigError, FitError, RagscaleError
 from ragscale.fitting._conditions import as_hit_rate, measured_curve, rows_for
 from ragscale.fitting._determined import drop_undetermined
 from ragscale.fitting._evidence import evidence
@@ -42,7 +42,9 @@ def fit_manifold(
     by: str | Sequence[str] | None = None,
     higher_is_better: bool | None = None,
     hit_rate: Any = None,
-) -> ManifoldFit:
+    over: str | None = None,
+    shared: Sequence[str] | None = None,
+) -> Any:
     r"""Fit a scaling law L(N, D, R) to a results table, to the global optimum of a stated objective.
 
     .. math:: \min_\theta \sum_i w_i\, \mathrm{Huber}_\delta(\ln \hat y_i(\theta) - \ln y_i)
@@ -87,9 +89,16 @@ def fit_manifold(
     higher_is_better : bool, optional
         Whether a higher value is better; by default see `ragscale.results.higher_is_better`.
 
+    over : str, optional
+        A column such as ``"task"``: every one of its values is a surface of its own, fitted with the parameters
+        ``shared`` equal in all, by one objective. Needs a named law.
+    shared : sequence of str, optional
+        Parameters that are equal over ``over``, among those that enter non-linearly; by default D0, c and k of the law
+        ``reading`` (the skill of a model is one, whatever the task), none of other laws.
+
     Returns
     -------
-    ManifoldFit
+    ManifoldFit, or JointFit with ``over``
 
     Raises
     ------
@@ -115,19 +124,8 @@ def fit_manifold(
     Hoffmann et al. 2022, arXiv 2203.15556, appendix D.3 (objective).
     """
     chosen = None if isinstance(law, str) and law == "auto" else make_law(law)
-    table = prepare(
-        results,
-        N=N,
-        D=D,
-        R=R,
-        value=value,
-        seed_average=seed_average,
-        by=by,
-        higher_is_better=higher_is_better,
-        link=link,
-        reads=read_columns([chosen], weights),
-        own_metric=chosen is not None and chosen.link != "auto",
-    )
+    if shared is not None and over is None:
+        raise ConfigError(f"shared = {shared!r} needs over=, the column whose values share these parameters")
     options: dict[str, Any] = {
         "link": link,
         "weights": weights,
@@ -136,18 +134,80 @@ def fit_manifold(
         "tau": tau,
         "space": space,
     }
+
+    def read(rows: Any) -> pd.DataFrame:
+        return prepare(
+            rows,
+            N=N,
+            D=D,
+            R=R,
+            value=value,
+            seed_average=seed_average,
+            by=by,
+            higher_is_better=higher_is_better,
+            link=link,
+            reads=read_columns([chosen], weights),
+            own_metric=chosen is not None and chosen.link != "auto",
+        )
+
+    if over is not None:
+        return _over(results, over, chosen, shared=shared, read=read, hit_rate=hit_rate, options=options)
+    table = read(results)
     if chosen is None:
         from ragscale.fitting._choose import choose_law
 
         fit = choose_law(table, options)
     else:
         fit = fit_table(table, chosen, **options)
-    curve = measured_curve(table) if hit_rate is None else as_hit_rate(hit_rate)
-    known: dict[str, Any] = {"hit_rate": curve, "evidence": evidence(table, fit.link)}
+    known = _known(table, fit, hit_rate)
     if fit.selection is not None:
         fits = {name: replace(one, **known) for name, one in fit.selection.fits.items()}
         known["selection"] = replace(fit.selection, fits=fits)
     return replace(fit, **known)
+
+
+def _known(table: pd.DataFrame, fit: ManifoldFit, hit_rate: Any) -> dict[str, Any]:
+    """Return what a table says beside the law: h(R), and what passages do within trained models."""
+    curve = measured_curve(table) if hit_rate is None else as_hit_rate(hit_rate)
+    return {"hit_rate": curve, "evidence": evidence(table, fit.link)}
+
+
+def _over(
+    results: Any,
+    over: str,
+    law: ScalingLaw | None,
+    *,
+    shared: Sequence[str] | None,
+    read: Callable[[Any], pd.DataFrame],
+    hit_rate: Any,
+    options: dict[str, Any],
+) -> Any:
+    """Fit every group of rows, with shared parameters."""
+    from ragscale.fitting._joint import fit_jointly
+    from ragscale.results._door import as_frame
+
+    if law is None:
+        raise ConfigError("over= needs a named law: law='auto' chooses for one surface, e.g. law='reading'")
+    if isinstance(shared, str) or not (shared is None or all(isinstance(name, str) for name in shared)):
+        raise ConfigError(f"shared = {shared!r} must be a sequence of parameter names, such as ('D0', 'c', 'k')")
+    frame = as_frame(results)
+    if over not in frame:
+        raise ConfigError(f"over = {over!r} is no column of the results: {', '.join(map(str, frame.columns))}")
+    gaps = int(np.asarray(frame[over].isna()).sum())
+    if gaps:
+        raise ConfigError(f"over = {over!r} has gaps in {gaps} rows: fill or drop them")
+    tables = {}
+    for name, rows in frame.groupby(over, sort=False):
+        try:
+            tables[str(name)] = read(rows.reset_index(drop=True))
+        except RagscaleError as error:
+            raise type(error)(f"{over} = {name}: {error}") from error
+    joint = fit_jointly(tables, law, over=over, shared=shared, options=options)
+    each = dict.fromkeys(tables, hit_rate)
+    if isinstance(hit_rate, Mapping) and set(tables) <= set(hit_rate):
+        each = dict(hit_rate)
+    fits = {name: replace(fit, **_known(tables[name], fit, each[name])) for name, fit in joint.fits.items()}
+    return replace(joint, fits=fits)
 
 
 def fit_table(

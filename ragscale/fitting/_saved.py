@@ -103,11 +103,13 @@ def fit_from_dict(value: Any, data: pd.DataFrame | None = None) -> ManifoldFit:
     rows = _frame(value["data"]) if value["data"] or data is None else data
     check_fields(dict.fromkeys(map(str, rows.columns), 0), dict.fromkeys(_COUNTS, int), name="the fit's data")
     for column in _COUNTS:
-        if not np.isfinite(rows[column].to_numpy(float)).all():
+        if rows[column].dtype.kind not in "iuf" or not np.isfinite(rows[column].to_numpy(float)).all():
             raise CheckpointError(f"the fit's data are damaged: {column} holds what is no finite number")
     minima = _frame(value["minima"])
     if not len(rows) or "objective" not in minima or not len(minima):
         raise CheckpointError("the fit is damaged: it has no rows or no minima")
+    if any(minima[column].dtype.kind not in "biuf" for column in minima):
+        raise CheckpointError("the fit's minima are damaged: they hold what is no number")
     if value["space"] not in {"log", "linear"}:
         raise CheckpointError(f"the fit is damaged: its space is {value['space']!r}")
     selection = value.get("selection")

@@ -13,6 +13,7 @@ from scipy.special import stdtr
 from ragscale.errors import ResultsError, ResultsWarning
 from ragscale.results._door import as_frame
 from ragscale.results._metric_names import RISING, Kind, kind_of
+from ragscale.results._table import validate
 
 _COLUMN = "higher_is_better"
 _TRUE, _FALSE = {"true", "1", "1.0", "yes"}, {"false", "0", "0.0", "no"}
@@ -72,6 +73,9 @@ def higher_is_better(results: Any) -> bool:
     missing = [c for c in ("N", "D", "value") if c not in table]
     if missing:
         raise ResultsError(f"whether higher is better cannot be told, and {', '.join(missing)} are missing: {_SAY_SO}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResultsWarning)
+        table = validate(table if "R" in table else table.assign(R=0.0))
     return _by_rank(table)
 
 
@@ -135,7 +139,8 @@ def told_direction(table: pd.DataFrame) -> bool | None:
 def _names(table: pd.DataFrame) -> list[str]:
     if "metric" not in table:
         return []
-    return [str(name) for name in pd.Series(table["metric"]).dropna().unique() if str(name).strip()]
+    cells = pd.Series(table["metric"]).dropna().astype(object).map(str)
+    return [name for name in dict.fromkeys(cells.tolist()) if name.strip()]
 
 
 def _said(table: pd.DataFrame) -> set[bool] | None:

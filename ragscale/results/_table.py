@@ -50,6 +50,7 @@ MEASURED = (
     "n_questions",
 )  # every other column says which measurement a row is
 _NUMERIC = ("N", "D", "R", "value", "N_total", "stderr", "n_examples", "flops")
+_NAMES = ("task", "metric", "seed", "k", "retriever", "condition", "store_source", "split", "run", "higher_is_better")
 _SMALLEST_COUNT = 1e3  # 3 (billion parameters), 20 (D/N), 0.6 (billion tokens): no model or store is that small
 _INT64_MAX = float(np.iinfo(np.int64).max)
 _SHOWN = 4
@@ -136,6 +137,9 @@ def _find_problems(frame: pd.DataFrame) -> tuple[list[str], dict[str, np.ndarray
             if not unreadable:
                 numbers[column] = values
                 problems += _number_problems(column, values)
+    for column in _NAMES:
+        if column in columns and column not in repeated:
+            problems += _name_problems(pd.Series(frame[column]))
     if "flops" in numbers:
         problems += _overflow_problems(pd.Series(frame["flops"]), numbers)
     return problems, numbers
@@ -183,6 +187,17 @@ def _as_number(name: str, cell: Any) -> str:
     except ValueError:
         return "drop these rows or fill them in with numbers such as 190e6"
     return f"it is text; convert it, results.astype({{{name!r}: float}})"
+
+
+def _name_problems(column: pd.Series) -> Iterator[str]:
+    """A name is one value: lists and the like cannot be compared."""
+    if column.dtype != object:
+        return
+    cells = column.to_list()
+    bad = [i for i, cell in enumerate(cells) if isinstance(cell, (list, dict, set, tuple, np.ndarray))]
+    if bad:
+        rows = _rows(bad, cells, _short)
+        yield f"column {column.name!r}: {_count(len(bad), len(cells))} not one value ({rows}): give text or a number"
 
 
 def _number_problems(name: str, values: np.ndarray) -> Iterator[str]:

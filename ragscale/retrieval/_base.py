@@ -390,10 +390,11 @@ class Retriever(Sealed, ABC):
                 f"{directory} was indexed over {description['n_passages']} other passages than the {len(kept)} given: "
                 "index and passages do not belong together"
             )
-        self = kind._restore(directory, description["arguments"], arguments, kept)
+        with damaged(directory):
+            self = kind._restore(directory, description["arguments"], arguments, kept)
         self._prefixes = {}
         self._set_passages(kept, _cumulative(kept))
-        with unsealed(self):
+        with unsealed(self), damaged(directory):
             self._load(directory)
         return self
 

@@ -18,6 +18,7 @@ from ragscale._files import atomic_write, canonical_json
 from ragscale.errors import ConfigError, MissingExtraError
 from ragscale.retrieval._analysis import Analyzer
 from ragscale.retrieval._base import Retriever
+from ragscale.retrieval._bm25_impacts import KeptImpacts, StoreImpacts
 
 if TYPE_CHECKING:
     from ragscale.passages import Passage
@@ -117,6 +118,8 @@ class BM25Retriever(Retriever):
         self._counts = postings.data.astype(np.min_scalar_type(most))
         self._lengths = np.diff(bounds).astype(np.int32)
         self._prepare()
+        if self._kernel() is not None:  # compiled here, on one word, so that the first search need not wait for it
+            self._search_part([np.zeros(min(1, len(self._rows)), dtype=np.int64)], np.array([len(passages)]), 1)
 
     def _prepare(self) -> None:
         """Derive from the saved arrays what every search needs."""
@@ -127,6 +130,7 @@ class BM25Retriever(Retriever):
         self._class_lengths, length_class = np.unique(scored, return_inverse=True)
         self._length_class = length_class.astype(np.min_scalar_type(len(self._class_lengths)))
         self._whole: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]] | None = None
+        self._kept = KeptImpacts()
 
     def _search(self, queries: Sequence[str], k: int) -> tuple[Any, Any]:
         return self._search_nested(queries, k, [self.n_passages])[0]
@@ -137,7 +141,11 @@ class BM25Retriever(Retriever):
         n_in_store = np.asarray(n_passages_per_store, dtype=np.int64)
         numbers = [np.asarray(self._analyzer.query(query), dtype=np.int64) for query in queries]
         parts = [slice(i, i + _QUERIES_AT_ONCE) for i in range(0, len(queries), _QUERIES_AT_ONCE)] or [slice(0, 0)]
-        found = list(self._map(lambda part: self._search_part(numbers[part], n_in_store, k), parts))
+        impacts = self._impacts_in_stores(n_in_store, numbers, k)
+        if impacts is not None:
+            found = list(self._map(lambda part: impacts.search(numbers[part], self._starts, self._rows, k), parts))
+        else:
+            found = list(self._map(lambda part: self._search_part(numbers[part], n_in_store, k), parts))
         rows, scores = (np.concatenate(side, axis=1) for side in zip(*found, strict=True))
         return list(zip(rows, scores, strict=True))
 
@@ -199,6 +207,28 @@ class BM25Retriever(Retriever):
                 k,
             )
         return rows, scores
+
+    def _impacts_in_stores(
+        self, n_in_store: NDArray[np.int64], numbers: list[NDArray[np.int64]], k: int
+    ) -> StoreImpacts | None:
+        """Return every posting's contribution in every store, where they are worth their keep, else None."""
+        if self._kernel() is None or not numbers:
+            return None
+        terms = np.concatenate(numbers)
+        n_visited = float((self._starts[terms + 1] - self._starts[terms]).sum())
+        if not self._kept.are_worth(
+            n_in_store,
+            n_postings=len(self._rows),
+            n_queries=len(numbers),
+            postings_per_query=n_visited / len(numbers),
+            k=k,
+        ):
+            return None
+        postings = (self._starts, self._rows, self._counts)
+        return self._kept.get(
+            n_in_store,
+            lambda: StoreImpacts.of(postings, self._length_class, n_in_store, self._idf, self._norms(n_in_store)),
+        )
 
     def _reserve(self, k: int) -> int:
         """Return how many candidates to keep beside k: more are sorted for nothing, fewer leave stores unproven."""
@@ -267,7 +297,9 @@ class BM25Retriever(Retriever):
         terms = json.loads((directory / "terms.json").read_text(encoding="utf-8"))
         self._analyzer.vocabulary.update(zip(terms, range(len(terms)), strict=True))
         for name in _ARRAYS:
-            setattr(self, f"_{name}", np.load(directory / f"{name}.npy", mmap_mode="r"))
+            setattr(
+                self, f"_{name}", np.load(directory / f"{name}.npy", mmap_mode="c")
+            )  # "r" has another type for numba
         self._prepare()
 
     def _describe(self) -> dict[str, Any]:

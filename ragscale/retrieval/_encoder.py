@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ragscale._files import (
     check_digest,
+    damaged,
     file_digests,
     read_json,
     recover_folder,
@@ -231,7 +232,7 @@ class Encoder(Sealed, ABC):
                 "digest": self.digest,
                 "files": file_digests(folder),
             }
-            write_json(folder / _DESCRIPTION, description, schema=_SCHEMA, version=_VERSION)
+            write_json(folder / _DESCRIPTION, description, schema=_SCHEMA, version=_VERSION, seal=False)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -249,11 +250,13 @@ class Encoder(Sealed, ABC):
             check_digest(directory / name, digest)
         kind = _class_named(cls, description["class"], directory)
         signature = inspect.signature(kind)
-        arguments = {name: value for name, value in description["arguments"].items() if name in signature.parameters}
-        bound = _by_position(signature, arguments)
-        self = kind(*bound.args, **bound.kwargs)
-        with unsealed(self):
-            self._load(directory)
+        with damaged(directory):
+            known = signature.parameters
+            arguments = {name: value for name, value in description["arguments"].items() if name in known}
+            bound = _by_position(signature, arguments)
+            self = kind(*bound.args, **bound.kwargs)
+            with unsealed(self):
+                self._load(directory)
         if self.digest != description["digest"]:
             raise CheckpointError(
                 f"{directory}: the encoder has changed since it was saved (digest {self.digest[:12]}, "

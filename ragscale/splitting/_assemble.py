@@ -96,7 +96,7 @@ def _assembled(
 ) -> dict[str, Any]:
     for unit in units:
         if finished_piece(unit) is None:
-            raise SplitError(f"{unit} is damaged, its files are not as long as they were: {START_ANEW}")
+            raise SplitError(f"{unit} is damaged, its files are not as they were: {START_ANEW}")
     validation, pool = _divide(units, config["validation_tokens"], config["max_tokens"])
     tokenizer = SplitTokenizer.load(work / "tokenizer")
     dtype = config["dtype"]

@@ -19,7 +19,7 @@ from ragscale.splitting._assemble import PARTS, assemble, needed_units
 from ragscale.splitting._decontamination import Decontamination, NgramIndex, as_decontamination
 from ragscale.splitting._duplicates import find_duplicates
 from ragscale.splitting._order import Runs, count_iterable, count_shard, scatter_iterable, scatter_shard
-from ragscale.splitting._pieces import read_work, remove_attempts, write_work
+from ragscale.splitting._pieces import START_ANEW, finished_piece, read_work, remove_attempts, write_work
 from ragscale.splitting._sources import Source, as_source
 from ragscale.splitting._split import Split
 from ragscale.splitting._tokenizers import as_split_tokenizer
@@ -291,6 +291,8 @@ class SplitJob:
         if marker.is_file() and ".work" in self.folder.names():
             self._check_same(read_work(marker)["config"])
             remove_attempts(self.work)
+            self._save_tools()
+            self._check_scattered()
             return
         with disk_errors(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
@@ -300,10 +302,20 @@ class SplitJob:
             self.work.mkdir()
             (self.work / "scatter").mkdir()
             (self.work / "units").mkdir()
+        self._save_tools()
+        write_work(marker, {"config": self.config})
+
+    def _save_tools(self) -> None:
         self._tokenizer.save(self.work / "tokenizer")
         if self._ngrams is not None:
             self._ngrams.save(self.work / "ngrams.json")
-        write_work(marker, {"config": self.config})
+
+    def _check_scattered(self) -> None:
+        """Raise when documents that a stopped run has sorted are no longer as it left them."""
+        if (self.work / "corpus.json").is_file():
+            for shard in sorted((self.work / "scatter").glob("[0-9]*")):
+                if finished_piece(shard) is None:
+                    raise SplitError(f"{shard} is damaged, its files are not as they were: {START_ANEW}")
 
     def scatter(self, source: Source | Iterable[Any], pool: WorkerPool) -> None:
         """Read the corpus once into sorted runs."""

@@ -8,8 +8,6 @@ grow with the corpus.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ragscale._files import disk_errors
 from ragscale.splitting._order import INDEX, Runs, sort_order, unpack
-from ragscale.splitting._pieces import read_work
+from ragscale.splitting._pieces import finish_piece, finished_piece, piece, read_work
 
 DOCUMENTS_PER_RANGE = 1 << 20
 SAME_ID, SAME_TEXT, NEAR_TEXT = 1, 2, 3
@@ -53,13 +52,18 @@ def key_ranges(bits: int) -> list[tuple[int, int]]:
 
 def find_duplicates(runs: Runs, directory: Path, n_documents: int, *, exact: bool) -> Drops:
     """Decide which documents go: all but one of each id, and (``exact``) all but one of each text."""
-    if directory.is_dir():
-        return Drops(directory)
-    temporary = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    bits = max(0, (n_documents // DOCUMENTS_PER_RANGE).bit_length())
-    (temporary / "bits").write_text(str(bits))
+    if finished_piece(directory) is None:
+        with piece(directory) as temporary, disk_errors(directory):
+            bits = max(0, (n_documents // DOCUMENTS_PER_RANGE).bit_length())
+            (temporary / "bits").write_text(str(bits))
+            _find_same_ids(runs, temporary, bits, exact=exact)
+            _find_same_texts(temporary, bits)
+            finish_piece(temporary, {})
+    return Drops(directory)
+
+
+def _find_same_ids(runs: Runs, temporary: Path, bits: int, *, exact: bool) -> None:
+    (temporary / "duplicate-ids.jsonl").touch()
     for low, high in key_ranges(bits):
         parts = list(runs.rows(low, high))
         rows = np.concatenate([np.empty(0, INDEX), *(part for _, part in parts)])
@@ -71,14 +75,15 @@ def find_duplicates(runs: Runs, directory: Path, n_documents: int, *, exact: boo
         _append(temporary, bits, "key", "drops", drop_rows(rows[again], SAME_ID))
         if exact:
             _append(temporary, bits, "digest", "digests", rows[~again][["key", "key_low", "digest", "digest_low"]])
+
+
+def _find_same_texts(temporary: Path, bits: int) -> None:
     for path in sorted(temporary.glob("*.digests")):
         rows = np.fromfile(path, _DIGESTS)
         rows = rows[np.lexsort((rows["key_low"], rows["key"], rows["digest_low"], rows["digest"]))]
         again = same_as_before(rows, "digest", "digest_low")
         _append(temporary, bits, "key", "drops", drop_rows(rows[again], SAME_TEXT))
         path.unlink()
-    os.replace(temporary, directory)
-    return Drops(directory)
 
 
 _DIGESTS = np.dtype([("key", "<u8"), ("key_low", "<u8"), ("digest", "<u8"), ("digest_low", "<u8")])

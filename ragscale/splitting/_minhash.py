@@ -7,7 +7,6 @@ in a dictionary; the same candidates come from sorting one band at a time, with 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -83,7 +82,7 @@ def make_signatures(work: Path, number: int, low: int, high: int) -> None:
 def find_near_duplicates(work: Path, units: list[tuple[int, int]], threshold: float, pool: WorkerPool) -> None:
     """Decide which documents a near-duplicate with a smaller key stands for."""
     target = work / "near"
-    if target.is_dir():
+    if finished_piece(target) is not None:
         return
     (work / "signatures").mkdir(exist_ok=True)
     for _ in pool.map(make_signatures, ((work, number, low, high) for number, (low, high) in enumerate(units))):
@@ -96,12 +95,10 @@ def find_near_duplicates(work: Path, units: list[tuple[int, int]], threshold: fl
     joined = np.concatenate([np.empty((0, 2), "<u8"), *keys])[late]
     drops = np.empty(len(late), dtype=DROP)
     drops["key"], drops["key_low"], drops["reason"] = joined[:, 0], joined[:, 1], NEAR_TEXT
-    temporary = target.with_name("near.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    (temporary / "bits").write_text("0")
-    drops.tofile(temporary / "00000.drops")
-    os.replace(temporary, target)
+    with piece(target) as temporary, disk_errors(target):
+        (temporary / "bits").write_text("0")
+        drops.tofile(temporary / "00000.drops")
+        finish_piece(temporary, {})
     shutil.rmtree(work / "signatures", ignore_errors=True)
 
 

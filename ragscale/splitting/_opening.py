@@ -37,6 +37,8 @@ def open_binary(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """
     name = os.fspath(path)
     with _damage(name), contextlib.ExitStack() as stack:
+        if name.endswith((".gz", ".zst")) and os.path.getsize(name) == 0:
+            raise SplitError(f"{name} is empty, not even a compressed file: copy or download it again")
         if name.endswith(".gz"):
             yield stack.enter_context(gzip.open(name, "rb"))  # type: ignore[arg-type]
         elif name.endswith(".zst"):

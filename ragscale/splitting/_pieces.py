@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ragscale._files import attempt_name, disk_errors, read_json, write_json
+from ragscale._files import attempt_name, check_digest, disk_errors, file_digests, read_json, write_json
 from ragscale.errors import RagscaleError, SplitError
 
 START_ANEW = "delete the folder .work of the split and run split_corpus again"
@@ -19,15 +19,14 @@ _STATS = "stats.json"
 
 
 def finished_piece(directory: Path) -> dict[str, Any] | None:
-    """Return what `finish_piece` noted, or None where there is no such piece or its files are not as long as noted."""
+    """Return what `finish_piece` noted, or None where there is no such piece or its files are not as noted."""
     try:
-        stats = read_work(directory / _STATS)
-        sizes = stats["files"]
-        if all((directory / name).stat().st_size == size for name, size in sizes.items()):
-            return stats["stats"]
+        noted = read_work(directory / _STATS)
+        for name, digest in noted["files"].items():
+            check_digest(directory / name, digest)
+        return noted["stats"]
     except (OSError, RagscaleError, LookupError, AttributeError, TypeError):
-        pass
-    return None
+        return None
 
 
 @contextmanager
@@ -45,9 +44,8 @@ def piece(directory: Path) -> Iterator[Path]:
 
 
 def finish_piece(temporary: Path, stats: dict[str, Any]) -> None:
-    """Note the counts of a piece and the lengths of its files, last of all."""
-    sizes = {file.name: file.stat().st_size for file in sorted(temporary.iterdir())}
-    write_work(temporary / _STATS, {"stats": stats, "files": sizes})
+    """Note the counts of a piece and the digests of its files, last of all."""
+    write_work(temporary / _STATS, {"stats": stats, "files": file_digests(temporary)})
 
 
 def remove_attempts(work: Path) -> None:

@@ -14,10 +14,15 @@ from typing import Any
 from ragscale.training._config import TrainConfig
 from ragscale.training._model import ModelConfig
 
-# a step of a small model takes this long whatever its width: the time to launch its kernels
-LAUNCH_SECONDS = 0.012
-# runs that would take less than this when compiled do not win back the seconds of compilation
-LEAST_SECONDS = 20.0
+# what compilation takes, uncached
+COMPILE_SECONDS = 10.0
+# what it saves in each step: some kernels' launches if those are waited for, and a multiple of the step's bare
+# arithmetic (measured on an H200: 8 ms; 3 to 8 times for 6M to 30M parameters)
+SAVED_LAUNCHES = 0.008
+SAVED_ARITHMETIC = 3.0
+# a step is captured while its bare arithmetic is shorter than this: longer ones hide their launches
+CAPTURE_SECONDS = 0.03
+CAPTURE_PARAMS = 200_000_000
 _UNKNOWN_PEAK = 300e12
 
 
@@ -44,9 +49,29 @@ def worth_compiling(model: ModelConfig, config: TrainConfig, n_steps: int, *, pe
     """
     if config.deterministic:
         return True
+    captured = config.cuda_graph is not False and worth_capturing(model, config, peak=peak)
+    launches = 0.0 if captured else SAVED_LAUNCHES
+    return n_steps * max(launches, SAVED_ARITHMETIC * _arithmetic(model, config, peak)) >= COMPILE_SECONDS
+
+
+def worth_capturing(model: ModelConfig, config: TrainConfig, *, peak: float | None) -> bool:
+    """Return whether a step's kernels are so short that launching them takes the time, and are always the same.
+
+    Examples
+    --------
+    >>> config = TrainConfig(seq_len=4096, batch_tokens=32 * 4096)
+    >>> [worth_capturing(ModelConfig.olmo2(name), config, peak=989e12) for name in ("13M", "728M")]
+    [True, False]
+    """
+    same = not config.document_mask and not config.activation_checkpointing
+    small = model.n_params_total <= CAPTURE_PARAMS
+    return same and small and _arithmetic(model, config, peak) <= CAPTURE_SECONDS
+
+
+def _arithmetic(model: ModelConfig, config: TrainConfig, peak: float | None) -> float:
+    """Return the seconds of a step at the device's peak."""
     assert config.batch_tokens is not None
-    arithmetic = config.batch_tokens * model.flops(config.seq_len) / (0.4 * (peak or _UNKNOWN_PEAK))
-    return n_steps * max(LAUNCH_SECONDS, arithmetic) >= LEAST_SECONDS
+    return config.batch_tokens * model.flops(config.seq_len) / (peak or _UNKNOWN_PEAK)
 
 
 @contextlib.contextmanager

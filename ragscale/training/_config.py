@@ -115,10 +115,11 @@ class TrainConfig:
         torch.compile of the repeated block, once; ``"stack"`` compiles the whole stack of blocks instead, which takes
         several times as long. None: on CUDA, and there only when the run is long enough to win back the seconds of
         compilation (always with ``deterministic``); on CPUs it gains nothing.
-    cuda_graph : bool
+    cuda_graph : bool or None
         Replay the whole step as one CUDA graph after the first few: for models so small that a step takes no longer
         than launching its kernels. The first replay is checked against the same step run as usual, and a warning says
-        if it is not used. Without effect on CPUs, with several processes, ``document_mask`` or
+        if it is not used. None: where it pays, up to 200M parameters in all and batches of 30 ms of bare arithmetic,
+        and not with ``deterministic``. Without effect on CPUs, with several processes, ``document_mask`` or
         ``activation_checkpointing``.
     parallel : {"auto", "none", "ddp", "fsdp"}
         Under torchrun: "auto" replicates models below 1B parameters (DDP) and shards larger ones (FSDP2).
@@ -168,7 +169,7 @@ class TrainConfig:
     micro_batch_tokens: int | None = None
     activation_checkpointing: bool = False
     compile: bool | Literal["stack"] | None = None
-    cuda_graph: bool = False
+    cuda_graph: bool | None = None
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     deterministic: bool = False
     log_every: int = 10

@@ -13,8 +13,9 @@ from torch import nn
 from ragscale.errors import ConfigError
 from ragscale.training._attention import document_mask, use_ragscale_attention
 from ragscale.training._capture import CapturedStep
-from ragscale.training._compile import compile_decoder, compiling, eagerly
+from ragscale.training._compile import compile_decoder, compiling, eagerly, worth_capturing
 from ragscale.training._config import TrainConfig
+from ragscale.training._dry_run import peak_flops
 from ragscale.training._loss import linear_cross_entropy
 from ragscale.training._memory import SHARD_FROM, activation_bytes
 from ragscale.training._model import ModelConfig
@@ -73,7 +74,10 @@ class Engine:
                 f"a batch of {self.batch_rows} rows of {config.seq_len} tokens cannot be shared by {processes.world} "
                 f"processes: use batch_tokens={fit}"
             )
-        self.micro_rows = _micro_rows(model, config, self.batch_rows // processes.world, self.device)
+        capture = self._captures(model)
+        # a captured step keeps its memory, and batches that are not full need theirs beside it
+        share = 0.3 if capture else 0.7
+        self.micro_rows = _micro_rows(model, config, self.batch_rows // processes.world, self.device, share)
         sharded = config.parallel == "fsdp" or (config.parallel == "auto" and model.n_params_total >= SHARD_FROM)
         self._sharded = sharded and processes.world > 1
         self._replicated = processes.world > 1 and not self._sharded and config.parallel != "none"
@@ -127,7 +131,6 @@ class Engine:
             assert config.base_width is not None
             width = model.d_model / config.base_width
             self._shares, decay = (1 / width, 1.0), config.weight_decay * width**0.5
-        capture = config.cuda_graph and self._can_capture()
         # a recorded step reads its rates from the device
         starts = [config.learning_rate * share for share in self._shares]
         self._rates = [torch.tensor(rate, device=self.device) for rate in starts] if capture else None
@@ -148,11 +151,15 @@ class Engine:
         # FlexAttention is fast where it is compiled, and holds all scores where it is not
         self._flex = self._compiled and self.device.type == "cuda"
 
-    def _can_capture(self) -> bool:
-        """Return whether a step is the same sequence of kernels every time, on one CUDA device."""
+    def _captures(self, model: ModelConfig) -> bool:
+        """Return whether steps are captured: asked for or worth it, and always the same kernels on one CUDA device."""
         config = self._config
-        alone = self.device.type == "cuda" and self._processes.world == 1
-        return alone and not config.document_mask and not config.activation_checkpointing
+        if self.device.type != "cuda" or self._processes.world > 1 or config.cuda_graph is False:
+            return False
+        if config.cuda_graph is None:
+            # a resumed run takes some steps as usual where a whole one replays them
+            return not config.deterministic and worth_capturing(model, config, peak=peak_flops(self.device))
+        return not config.document_mask and not config.activation_checkpointing
 
     def _changed_tensors(self) -> list[torch.Tensor]:
         moments = [tensor for state in self._optimizer.state.values() for tensor in state.values()]
@@ -333,13 +340,13 @@ def _like(local: torch.Tensor, parameter: Any) -> Any:
     )
 
 
-def _micro_rows(model: ModelConfig, config: TrainConfig, rows: int, device: torch.device) -> int:
+def _micro_rows(model: ModelConfig, config: TrainConfig, rows: int, device: torch.device, share: float) -> int:
     """Return the rows per forward pass: the largest divisor of a process's rows within the limit."""
     if config.micro_batch_tokens is not None:
         limit = max(1, config.micro_batch_tokens // config.seq_len)
     elif device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0] - 16 * model.n_params_total
-        limit = max(1, int(0.7 * free / (activation_bytes(model, config) * config.seq_len)))
+        limit = max(1, int(share * free / (activation_bytes(model, config) * config.seq_len)))
     else:
         limit = max(1, 16_384 // config.seq_len)
     return max(divisor for divisor in range(1, rows + 1) if rows % divisor == 0 and divisor <= limit)

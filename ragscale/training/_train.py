@@ -157,7 +157,7 @@ def evaluate_loss(
     stream = getattr(data, "validation", data)
     source = open_source(stream, 2)
     processes = open_processes(device)
-    config = checkpoint.config.replace(validation_tokens=max_tokens, compile=False, parallel="auto")
+    config = checkpoint.config.replace(validation_tokens=max_tokens, compile=False, cuda_graph=False, parallel="auto")
     engine = Engine(checkpoint.model, config, processes)
     weights = checkpoint.load_model().state_dict()
     engine.load_state({f"model.{name}": tensor for name, tensor in weights.items()})

@@ -24,7 +24,7 @@ def run(out: Path, *options: str) -> tuple[int, dict[str, Any], str]:
 
 
 def test_every_job_runs_at_toy_size(tmp_path: Path) -> None:
-    code, results, text = run(tmp_path / "check", "--tiny", "--device", "cpu")
+    code, results, text = run(tmp_path / "check", "--tiny", "--device", "cpu", "--budget", "3000")
     failed = [row for row in results["rows"] if row.get("failed")]
     assert failed == []
     assert code == 0
@@ -44,7 +44,9 @@ def test_every_job_runs_at_toy_size(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA, and there is one")
 def test_a_job_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
-    code, results, text = run(tmp_path / "check", "--tiny", "--device", "cuda", "--only", "head", "branch")
+    code, results, text = run(
+        tmp_path / "check", "--tiny", "--device", "cuda", "--budget", "3000", "--only", "head", "branch"
+    )
     assert code == 1
     assert {row["job"] for row in results["rows"]} == {"head", "checks/branch", "checks/loss_head"}
     assert all("CUDA" in row["failed"] for row in results["rows"])

@@ -57,6 +57,25 @@ def test_the_wikipedia_study_is_a_whole_grid_with_its_controls_and_its_fixed_bud
     assert set(table["pool"]) == {"squad", "evidence", "random", "none", "any"}
 
 
+def test_the_gpu_study_has_its_controls_its_budgets_and_its_crossover():
+    table = datasets.load("ragscale-gpu")
+    assert (table["N"].nunique(), table["D"].nunique(), table["task"].nunique()) == (5, 6, 5)
+    counts = table.groupby("condition").size()
+    assert dict(counts) == {"closed-book": 150, "oracle": 60, "random": 150, "retrieved": 800}
+    squad = table[(table["task"] == "squad") & (table["condition"] == "retrieved")]
+    frontier = squad[squad["D"] + squad["R"] == 52_000_000]
+    best = frontier.loc[frontier.groupby("N")["value"].idxmin()]
+    assert sorted(best["D"] / 1e6) == [24, 24, 24, 24, 32]
+    trivia = table[(table["task"] == "triviaqa") & (table["condition"] == "retrieved")]
+    frontier = trivia[trivia["D"] + trivia["R"] == 52_000_000]
+    assert set(frontier.loc[frontier.groupby("N")["value"].idxmin(), "D"]) == {44_000_000}
+    squad_gold = table[(table["task"] == "squad") & (table["condition"] == "oracle")].set_index(["N", "D"])["value"]
+    closed = table[(table["task"] == "squad") & (table["condition"] == "closed-book")].set_index(["N", "D"])["value"]
+    gain = (closed - squad_gold).groupby("D").mean()
+    assert gain.loc[4e6] < 0.3
+    assert gain.loc[44e6] > 1.3
+
+
 def test_a_loaded_table_is_the_callers_own():
     first = datasets.load("knnlm_table3")
     first["value"] = 0

@@ -9,7 +9,8 @@ import math
 import bm25s
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ragscale import Passage
@@ -37,8 +38,18 @@ def test_it_keeps_every_promise_of_a_retriever(compiled):
     assert "another_process_loads_it" in check_retriever(lambda: BM25Retriever(compiled=compiled))
 
 
+@pytest.fixture(params=["kept impacts", "one pass"])
+def way(request, monkeypatch):
+    """How stores of several sizes are scored: always from kept impacts, or never."""
+    from ragscale.retrieval import _bm25_impacts
+
+    kept = request.param == "kept impacts"
+    monkeypatch.setattr(_bm25_impacts.KeptImpacts, "are_worth", lambda self, sizes, **rest: kept and len(sizes) > 1)
+    return request.param
+
+
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_every_store_equals_a_separately_built_index(passages, queries, settings):
+def test_every_store_equals_a_separately_built_index(passages, queries, settings, way):
     retriever, plain = (
         BM25Retriever(compiled=True, **settings).index(passages),
         BM25Retriever(compiled=False, **settings),
@@ -63,8 +74,9 @@ WORD = st.sampled_from(["ash", "birch", "cedar", "elm", "fir", "oak", "pine", "y
 TEXT = st.lists(WORD, max_size=12).map(" ".join)
 
 
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(TEXT, min_size=1, max_size=30), st.lists(TEXT, min_size=1, max_size=3), st.integers(1, 8), st.data())
-def test_nested_search_is_exact_for_any_text(texts, queries, k, data):
+def test_nested_search_is_exact_for_any_text(way, texts, queries, k, data):
     passages = [Passage(str(i), text, 1, "d") for i, text in enumerate(texts)]
     retriever = BM25Retriever(k1=1.2, b=0.75).index(passages)
     sizes = data.draw(st.lists(st.integers(0, len(texts)), min_size=1, max_size=4))
@@ -76,16 +88,71 @@ def test_nested_search_is_exact_for_any_text(texts, queries, k, data):
             assert (hits.ids == -1).all()
 
 
-def test_where_the_reserve_runs_out_the_whole_store_is_scored():
+def test_where_the_reserve_runs_out_the_whole_store_is_scored(way):
     """A word that is rare in the whole and common in the small store turns the order around."""
     passages = [Passage(str(i), "reed willow", 1, "d") for i in range(60)]
     passages += [Passage(str(i), "reed", 1, "d") for i in range(60, 160)]
     passages += [Passage(str(i), "willow moss", 1, "d") for i in range(160, 6000)]
     passages[100:100] = [Passage(f"x{i}", "willow willow", 1, "d") for i in range(3)]
     retriever = BM25Retriever().index(passages)
-    for size in (120, 163, 1000):
-        nested = retriever.search("reed willow", 3, store_tokens=size)[size]
-        assert_same(nested, BM25Retriever(compiled=False).index(passages[:size]).search("reed willow", 3))
+    sizes = (120, 163, 1000)
+    together = retriever.search("reed willow", 3, store_tokens=sizes)
+    for size in sizes:
+        alone = BM25Retriever(compiled=False).index(passages[:size]).search("reed willow", 3)
+        assert_same(retriever.search("reed willow", 3, store_tokens=size)[size], alone)
+        assert_same(together[size], alone)
+
+
+@pytest.mark.parametrize("k", [1, 7, 100, 900])
+def test_ties_and_stores_of_any_size_are_selected_in_store_order(way, k):
+    """Two texts make ties by the hundred; some stores hold fewer passages than k, some end between two equal ones."""
+    rng = np.random.default_rng(k)
+    passages = [Passage(str(i), "elm fir" if rng.random() < 0.5 else "elm", 1, "d") for i in range(800)]
+    sizes = [1, 3, 40, 41, 500, 800]
+    nested = BM25Retriever().index(passages).search(["elm", "fir", "fir elm elm", "oak"], k, store_tokens=sizes)
+    for size in sizes:
+        alone = BM25Retriever(compiled=False).index(passages[:size]).search(["elm", "fir", "fir elm elm", "oak"], k)
+        assert_same(nested[size], alone)
+
+
+def test_impacts_are_kept_once_they_pay_and_only_for_small_collections(passages, queries, monkeypatch):
+    from ragscale.retrieval import _bm25_impacts
+
+    retriever = BM25Retriever().index(passages)
+    sizes = [retriever.n_tokens // 3, retriever.n_tokens]
+    n_postings = len(retriever._rows)
+    assert 0.035 * n_postings < 1000 * 33
+    first = retriever.search(queries, 10, store_tokens=sizes)
+    assert not retriever._kept._impacts
+    many = queries * (int(0.035 * n_postings / 33 / len(queries)) + 1)
+    retriever.search(many, 10, store_tokens=sizes)
+    assert len(retriever._kept._impacts) == 1
+    [kept] = retriever._kept._impacts.values()
+    again = retriever.search(queries, 10, store_tokens=sizes)
+    assert next(iter(retriever._kept._impacts.values())) is kept
+    for size in sizes:
+        assert_same(again[size], first[size])
+    for more in range(6):  # not without bound
+        retriever.search(many, 10, store_tokens=[sizes[0] - more * 50, sizes[1]])
+    assert len(retriever._kept._impacts) == 4
+    new, sizes = _bm25_impacts.KeptImpacts(), np.array([20_000, 60_000])
+    often = {"n_queries": 10**6, "n_postings": 10**5, "postings_per_query": 30_000.0}
+    assert not new.are_worth(sizes, **{**often, "postings_per_query": 60_000.0}, k=10)
+    assert new.are_worth(sizes, **{**often, "postings_per_query": 60_000.0}, k=100)
+    assert new.are_worth(sizes, **often, k=10)
+    assert not new.are_worth(sizes, **{**often, "n_postings": 10**8}, k=10)  # too large to keep
+    assert not new.are_worth(sizes[1:], **often, k=10)  # one store
+
+
+def test_indexing_compiles_so_that_a_search_does_not(passages, queries, tmp_path):
+    from ragscale.retrieval import _bm25_numba
+
+    retriever = BM25Retriever().index(passages)
+    known = len(_bm25_numba.search.signatures)
+    retriever.search(queries, 3)
+    retriever.save(tmp_path)
+    BM25Retriever.load(tmp_path).search(queries, 3)  # what is mapped from disk has the type of what is in memory
+    assert len(_bm25_numba.search.signatures) == known > 0
 
 
 def test_scores_are_those_of_bm25s_to_the_last_bit(passages, queries):

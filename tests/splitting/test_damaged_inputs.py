@@ -31,6 +31,8 @@ def whole(first: int = 0, last: int = 600) -> bytes:
 
 
 CUT = {
+    "nothing.jsonl.gz": bytes,
+    "nothing.jsonl.zst": bytes,
     "half a gzip.jsonl.gz": lambda: gzip.compress(whole())[: len(gzip.compress(whole())) // 2],
     "gzip without its end.jsonl.gz": lambda: gzip.compress(whole())[:-4],
     "second member cut.jsonl.gz": lambda: gzip.compress(whole(0, 300)) + gzip.compress(whole(300))[:-100],

@@ -15,7 +15,7 @@ import ragscale as rs
 from ragscale.errors import ConfigError
 from ragscale.training import ModelConfig, TrainConfig, use_ragscale_attention
 from ragscale.training._capture import CapturedStep, difference
-from ragscale.training._compile import compile_decoder, compiling, worth_compiling
+from ragscale.training._compile import compile_decoder, compiling, worth_capturing, worth_compiling
 from ragscale.training._engine import Engine
 from ragscale.training._processes import Processes
 
@@ -29,12 +29,28 @@ def steps_worth_compiling(model: ModelConfig, config: TrainConfig) -> int:
 
 def test_a_run_of_two_million_tokens_is_not_compiled_and_a_long_one_is() -> None:
     small = ModelConfig.custom(n_layers=6, d_model=320, n_heads=5, d_ff=1280, vocab_size=8192)
-    config = TrainConfig(seq_len=512, batch_tokens=8192)
-    assert not worth_compiling(small, config, 2_000_000 // 8192, peak=H100)
-    assert worth_compiling(small, config, 61_000_000 // 8192, peak=H100)
+    config = TrainConfig(seq_len=512, batch_tokens=16_384)
+    assert not worth_compiling(small, config, 2_000_000 // 16_384, peak=H100)
+    assert worth_compiling(small, config, 61_000_000 // 16_384, peak=H100)
     large, batch = ModelConfig.olmo2("728M"), TrainConfig(seq_len=4096, batch_tokens=2**20)
-    assert not worth_compiling(large, batch, 1, peak=H100)
     assert worth_compiling(large, batch, 100, peak=H100)
+
+
+def test_steps_that_wait_for_launches_are_compiled_sooner() -> None:
+    model, config = ModelConfig.olmo2("1M"), TrainConfig(seq_len=512, batch_tokens=16_384)
+    captured = steps_worth_compiling(model, config)
+    for waiting in ({"cuda_graph": False}, {"document_mask": True}):
+        assert steps_worth_compiling(model, config.replace(**waiting)) < captured
+
+
+def test_small_steps_are_captured_and_large_ones_not() -> None:
+    config = TrainConfig(seq_len=4096, batch_tokens=16 * 4096)
+    worth = {
+        name: worth_capturing(ModelConfig.olmo2(name), config, peak=H100) for name in ("1M", "30M", "136M", "233M")
+    }
+    assert worth == {"1M": True, "30M": True, "136M": False, "233M": False}
+    assert worth_capturing(ModelConfig.olmo2("136M"), config.replace(batch_tokens=4 * 4096), peak=H100)
+    assert not worth_capturing(ModelConfig.olmo2("1M"), config.replace(document_mask=True), peak=H100)
 
 
 def test_slower_devices_and_larger_models_compile_sooner() -> None:
@@ -151,10 +167,57 @@ def test_a_loaded_state_is_written_into_the_tensors_that_are_there(model: ModelC
 def test_a_replay_that_goes_elsewhere_is_noticed() -> None:
     before, usual = [torch.zeros(100)], [torch.ones(100)]
     result = torch.tensor([2.0, 1.0, 0.0])
-    assert difference(before, [torch.ones(100) * 1.001], usual, result, result) is None
-    assert "moved the weights" in str(difference(before, [torch.zeros(100)], usual, result, result))
-    assert "moved the weights" in str(difference(before, [torch.full((100,), torch.nan)], usual, result, result))
-    assert "returned" in str(difference(before, usual, usual, result * 1.1, result))
+    assert difference(before, result, [torch.ones(100) * 1.001], result, usual) is None
+    assert "moved the weights" in str(difference(before, result, [torch.zeros(100)], result, usual))
+    assert "moved the weights" in str(difference(before, result, [torch.full((100,), torch.nan)], result, usual))
+    assert "returned" in str(difference(before, result * 1.1, usual, result, usual))
+
+
+class OnCpu(CapturedStep):
+    """A captured step whose graph is the step itself, done ``times`` times; a graph of CUDA's cannot be made here."""
+
+    times = 1
+    replays = 0
+
+    def _capture(self, inputs: torch.Tensor, targets: torch.Tensor) -> Any:
+        def replay(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            OnCpu.replays += 1
+            return [self._step(inputs, targets, self._n_targets) for _ in range(self.times)][-1]
+
+        if not self.times:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        return replay
+
+
+@pytest.mark.parametrize("times", [1, 2, 0])
+def test_training_goes_the_same_way_whether_a_capture_works_goes_wrong_or_fails(
+    model: ModelConfig, config: TrainConfig, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = config.replace(betas=(0.9, 0.95))
+    usual, captured = (Engine(model, complete, Processes(0, 1, torch.device("cpu"))) for _ in range(2))
+    captured.captured = OnCpu(captured._whole_step, captured._changed_tensors, 64)
+    monkeypatch.setattr(OnCpu, "times", times)
+    monkeypatch.setattr(OnCpu, "replays", 0)
+    generator = torch.Generator().manual_seed(0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(12):
+            ids = torch.randint(0, 64, (4, 17), generator=generator)
+            n_targets = 63 if step == 8 else 64
+            batch = (ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), n_targets, 1e-3 * (1 + step % 3))
+            assert torch.equal(usual.step(*batch), captured.step(*batch))
+    first, second = usual.state(), captured.state()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    words = [str(one.message) for one in caught]
+    if times == 1:
+        # three steps to warm up, one to compare, seven whole batches after that
+        assert (captured.captured.state, OnCpu.replays, words) == ("replaying", 8, [])
+    else:
+        [word] = words
+        assert ("moved the weights differently" if times else "operation not permitted") in word or "returned" in word
+        assert "only makes it slower" in word
+        assert captured.captured.state.startswith("off")
+        assert OnCpu.replays == (1 if times else 0)
 
 
 def test_part_batches_are_never_replayed() -> None:

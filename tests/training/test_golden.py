@@ -240,7 +240,7 @@ def test_the_defaults_are_these_numbers() -> None:
         "micro_batch_tokens": None,
         "activation_checkpointing": False,
         "compile": None,
-        "cuda_graph": False,
+        "cuda_graph": None,
         "parallel": "auto",
         "deterministic": False,
         "log_every": 10,

@@ -136,6 +136,8 @@ class ScalingLaw(ABC):
     link : str
         What ``link="auto"`` means for this law: "auto" goes by the table, "identity" says that ``_loss`` returns the
         metric itself, for a law that models an accuracy directly.
+    shared_by_default : tuple of str
+        Parameters that several surfaces have in common, see ``fit_manifold(..., over=)``.
 
     Examples
     --------
@@ -152,6 +154,7 @@ class ScalingLaw(ABC):
     formula: ClassVar[str] = ""
     reference: ClassVar[str] = ""
     link: ClassVar[str] = "auto"
+    shared_by_default: ClassVar[tuple[str, ...]] = ()
     variables: tuple[str, ...] = ("N", "D", "R")
     parameters: Sequence[Parameter] = ()
 

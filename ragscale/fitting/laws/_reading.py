@@ -65,6 +65,7 @@ class Reading(EvidenceLaw):
     formula = (
         "E + A N^-alpha + B D^-beta - s(N,D) (leap + [R>0] (h gold + (1-h) other)), s = 1/(1 + (D0 (N/N_ref)^c / D)^k)"
     )
+    shared_by_default = ("D0", "c", "k")
     reference = "this library; total expectation over hits and misses, times a threshold in D"
     parameters = (
         *BASE,

@@ -403,8 +403,8 @@ def _bounded_step(
     return step, predicted
 
 
-def _newton_step(state: _State, damping: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Take a damped Newton step on all parameters: exact Hessian, by differences of the exact gradient."""
+def newton_system(state: _State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return gradient (S, p), exact Hessian (S, p, p) by differences of the exact gradient, and its scale (S, p)."""
     problem = state.problem
     jacobian = state.jacobian()
     irls = problem.objective.weight(state.r) * state.weight
@@ -419,6 +419,12 @@ def _newton_step(state: _State, damping: np.ndarray) -> tuple[np.ndarray, np.nda
         hessian = np.matmul(jacobian * (curvature + psi * bending)[:, None, :], jacobian.transpose(0, 2, 1))
         hessian += _model_bending(state, psi)
     scale = np.matmul(jacobian * jacobian, irls[:, :, None])[:, :, 0]
+    return gradient, hessian, scale
+
+
+def _newton_step(state: _State, damping: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Take a damped Newton step on all parameters."""
+    gradient, hessian, scale = newton_system(state)
     index = np.arange(scale.shape[1])
     damped = hessian.copy()
     damped[:, index, index] += damping[:, None] * scale + 1e-300
@@ -512,9 +518,9 @@ def _gauss_newton_step(state: _State, damping: np.ndarray) -> tuple[np.ndarray, 
     return c, u, value, predicted
 
 
-def _projection_step(state: _State, damping: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Take a variable-projection step: the nonlinear parameters move, the coefficients are solved for again."""
-    problem, k = state.problem, state.problem.k
+def projection_system(state: _State) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return gradient (S, p), Gauss-Newton Hessian (S, p, p) in the latent, weights (S, n) and target (n,)."""
+    problem = state.problem
     target = problem.table.y if problem.link.name == "identity" else np.log(problem.table.y)
     omega = _secant(state, target)
     omega *= problem.objective.weight(state.r)
@@ -522,20 +528,34 @@ def _projection_step(state: _State, damping: np.ndarray) -> tuple[np.ndarray, np
     tangents = state.tangents()
     gradient = np.matmul(tangents, (omega * (state.f - target))[:, :, None])[:, :, 0]
     hessian = np.matmul(tangents * omega[:, None, :], tangents.transpose(0, 2, 1))
-    index = np.arange(k, k + problem.m)
-    hessian[:, index, index] *= 1.0 + damping[:, None]
-    every = np.arange(k + problem.m)
+    every = np.arange(gradient.shape[1])
     hessian[:, every, every] *= 1.0 + 1e-13
     hessian[:, every, every] += 1e-300
-    p, lower, upper = state.limits()
-    step, predicted = _bounded_step(hessian, gradient, p, lower, upper)
-    u = (p + step)[:, k:]
+    return gradient, hessian, omega, target
+
+
+def project_at(
+    state: _State, u: np.ndarray, omega: np.ndarray, target: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Solve for the coefficients at search coordinates u; return c, u and the objective."""
+    problem = state.problem
     columns = problem.columns(u, slopes=False)
     c = _project(problem, columns, omega, target)
     low, high = problem.coefficient_bounds(columns.size)
     c = np.clip(c, low, high)
     with np.errstate(all="ignore"):
-        value = problem.value(problem.residual(problem.latent(columns, c), u), state.weight)
+        return c, u, problem.value(problem.residual(problem.latent(columns, c), u), state.weight)
+
+
+def _projection_step(state: _State, damping: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Take a variable-projection step: the nonlinear parameters move, the coefficients are solved for again."""
+    k = state.problem.k
+    gradient, hessian, omega, target = projection_system(state)
+    index = np.arange(k, k + state.problem.m)
+    hessian[:, index, index] *= 1.0 + damping[:, None]
+    p, lower, upper = state.limits()
+    step, predicted = _bounded_step(hessian, gradient, p, lower, upper)
+    c, u, value = project_at(state, (p + step)[:, k:], omega, target)
     return c, u, value, predicted
 
 

@@ -1,0 +1,204 @@
+"""Where does reading begin, and does it follow batch size times row length? Many tiny models on the invented world.
+
+    python benchmarks/when_models_read.py                     # on a GPU: about five minutes with twelve processes
+    python benchmarks/when_models_read.py --tiny --device cpu # two runs, to see that it works
+
+The published law of copying heads (arXiv 2511.16893) says that they form after T sqrt(B C) tokens, B rows a batch, C
+tokens a row, whatever the model's size. Here every D has a branch of its own that decays; a model reads from the D on
+from which a gold passage beats the gold passage of another question by 0.15 nats per answer token, at that D and at
+every larger one. Runs that never do within the range are censored, and counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+READS = 0.15
+TOKENS = (100_000, 150_000, 225_000, 330_000, 500_000, 700_000, 1_000_000, 1_500_000)
+N_QUESTIONS = 150
+
+
+def plan(seeds: int) -> list[dict[str, Any]]:
+    """Return the runs, the most informative first."""
+    base = {"rows": 96, "width": 64, "batch": 768, "rate": 0.006, "reading_share": 0.5, "tied": True}
+    runs = [{**base, "batch": b, "seed": s} for s in range(seeds) for b in (768, 1536, 3072, 6144)]
+    for seed, batch in itertools.product(range(seeds // 2), (1536, 6144)):
+        runs.append({**base, "rows": 192, "batch": batch, "seed": seed})
+        runs.append({**base, "width": 128, "batch": batch, "rate": 0.004, "seed": seed})
+    runs += [{**base, "batch": 1536, "rate": 0.012, "seed": s} for s in range(seeds)]  # the demo's rule
+    runs += [{**base, "batch": 1536, "reading_share": 0.12, "seed": s} for s in range(seeds // 2)]
+    runs += [{**base, "batch": 1536, "tied": False, "seed": s} for s in range(seeds // 2)]
+    return runs
+
+
+def make_world(folder: Path, reading_share: float, n_documents: int) -> None:
+    """Write token ids of the corpus and of the questions with a right and with a wrong passage."""
+    import ragscale as rs
+
+    world = rs.datasets.synthetic_corpus(
+        n_documents=n_documents, n_questions=60, reading_share=reading_share, facts_per_document=3, seed=0
+    )
+    texts = [document.text for document in world.documents]
+    tokenizer = rs.splitting.train_tokenizer(texts[:20_000], 1024)
+    end = tokenizer.eos_token_id
+    order = np.random.default_rng(0).permutation(len(texts))
+    encoded = tokenizer([texts[i] for i in order])["input_ids"]
+    ids = np.concatenate([np.asarray([*row, end], np.uint16) for row in encoded])
+    asked = [q for q in world.questions if len(q["gold_passages"]) == 1][:N_QUESTIONS]
+    written = {document.id: document.text for document in world.documents}
+    passages = [written[q["gold_passages"][0]] for q in asked]
+    wrong = np.roll(np.arange(len(asked)), 17)
+    requests = {}
+    for name, shown in (("gold", passages), ("random", [passages[i] for i in wrong])):
+        requests[name] = [
+            (
+                tuple(tokenizer(f"{passage}\n\n{question['question']}")["input_ids"]),
+                tuple(tokenizer(" " + question["answers"][0])["input_ids"]),
+            )
+            for passage, question in zip(shown, asked, strict=True)
+        ]
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "ids.npy", ids)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    (folder / "requests.json").write_text(json.dumps(requests))
+
+
+def one_run(run: dict[str, Any], world: str, out: str, device: str, tokens: tuple[int, ...]) -> dict[str, Any]:
+    """Train one model with a branch per D, and measure what a right passage brings over a wrong one."""
+    import torch
+    from transformers import AutoTokenizer
+
+    import ragscale as rs
+    from ragscale.evaluation import ScoreRequest
+    from ragscale.evaluation._models import load_language_model
+
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    ids = np.load(Path(world) / "ids.npy", mmap_mode="r")
+    tokenizer = AutoTokenizer.from_pretrained(Path(world) / "tokenizer")
+    requests = json.loads((Path(world) / "requests.json").read_text())
+    width = run["width"]
+    model = rs.training.ModelConfig.custom(
+        n_layers=2, d_model=width, n_heads=max(2, width // 32), d_ff=2 * width, vocab_size=1024, tied=run["tied"]
+    )
+    config = rs.training.TrainConfig(
+        seq_len=run["rows"],
+        batch_tokens=run["batch"],
+        learning_rate=run["rate"] * (run["batch"] / 768) ** 0.5,
+        precision="fp32",
+        seed=run["seed"],
+        warmup_steps=40,
+        allow_short_runs=True,
+        save_minutes=1e6,
+    )
+    checkpoints = rs.train(model, np.asarray(ids), config, tokens=tokens, out=out, device=device, progress=False)
+    gains, losses = [], []
+    for checkpoint in checkpoints:
+        scorer = load_language_model(checkpoint.path, tokenizer=tokenizer, device=device, precision="float32").model
+        nll = {}
+        for name, pairs in requests.items():
+            scores = scorer.score([ScoreRequest(tuple(context), (tuple(answer),)) for context, answer in pairs])
+            each = [-s.logprobs[0] / len(answer) for s, (_, answer) in zip(scores, pairs, strict=True)]
+            nll[name] = float(np.mean(each))
+        gains.append(nll["random"] - nll["gold"])
+        losses.append(nll["gold"])
+    trained = [checkpoint.n_tokens for checkpoint in checkpoints]
+    n = checkpoints[0].n_params
+    seconds = time.perf_counter() - started
+    return {**run, "N": n, "D": trained, "gain": gains, "gold": losses, "seconds": seconds}
+
+
+def threshold(row: dict[str, Any]) -> float:
+    """Return the D, between two branches by a chord in ln D, from which on every branch reads; infinite if none."""
+    reads = np.asarray(row["gain"]) > READS
+    if not reads[-1]:
+        return float("inf")
+    first = len(reads) - int(np.argmin(reads[::-1])) if not reads.all() else 0
+    if first == 0:
+        return float(row["D"][0])
+    x, y = np.log(row["D"][first - 1 : first + 1]), row["gain"][first - 1 : first + 1]
+    return float(np.exp(x[0] + (x[1] - x[0]) * np.clip((READS - y[0]) / (y[1] - y[0]), 0, 1)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=min(12, os.cpu_count() or 1))
+    parser.add_argument(
+        "--budget", type=float, default=300, help="seconds; runs that are not done by then are left out"
+    )
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "when_models_read.json")
+    options = parser.parse_args()
+    started = time.monotonic()
+    runs = plan(options.seeds)
+    tokens, documents = TOKENS, 40_000
+    if options.tiny:
+        runs, tokens, documents = [runs[0], runs[2]], (20_000, 40_000), 3_000
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as root:
+        for share in sorted({run["reading_share"] for run in runs}):
+            make_world(Path(root) / f"world-{share:g}", share, documents)
+        print(f"worlds after {time.monotonic() - started:.0f} s", flush=True)
+        pool = ProcessPoolExecutor(options.workers if not options.tiny else 1, mp_context=get_context("spawn"))
+        jobs = [
+            pool.submit(
+                one_run,
+                run,
+                str(Path(root) / f"world-{run['reading_share']:g}"),
+                str(Path(root) / f"run-{i}"),
+                options.device,
+                tokens,
+            )
+            for i, run in enumerate(runs)
+        ]
+        try:
+            for job in as_completed(jobs, timeout=max(1.0, options.budget - (time.monotonic() - started))):
+                try:
+                    row = job.result()
+                except Exception as error:  # noqa: BLE001 (one failed run must not cost the others)
+                    print(f"failed: {type(error).__name__}: {str(error)[:300]}", flush=True)
+                    continue
+                rows.append({**row, "threshold": threshold(row)})
+                write(options, rows, len(runs))
+                shown = {k: row[k] for k in ("rows", "width", "batch", "rate", "reading_share", "tied", "seed")}
+                print(
+                    f"{rows[-1]['threshold']:.3g} {shown} {np.round(row['gain'], 2)} {row['seconds']:.0f} s", flush=True
+                )
+        except TimeoutError:
+            print("the time is up", flush=True)
+        workers = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in workers:
+            process.terminate()
+    write(options, rows, len(runs))
+    print(f"{len(rows)} of {len(runs)} runs in {time.monotonic() - started:.0f} s")
+
+
+def write(options: argparse.Namespace, rows: list[dict[str, Any]], planned: int) -> None:
+    import torch
+
+    device = torch.cuda.get_device_name(0) if options.device.startswith("cuda") else "CPU"
+    about = {"device": device, "torch": torch.__version__, "reads_from": READS, "planned": planned}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    finite = [{**r, "threshold": r["threshold"] if np.isfinite(r["threshold"]) else None} for r in rows]
+    options.out.write_text(json.dumps({**about, "runs": finite}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
