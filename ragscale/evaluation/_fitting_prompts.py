@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from ragscale.evaluation._language_model import LanguageModel, ScoreRequest, Tokens
+from ragscale.evaluation._pieces import Pieces
 from ragscale.evaluation._prompts import PromptTemplate
 
 _TAIL = 240  # characters at the end of a long context that are encoded again with each continuation
@@ -77,6 +78,7 @@ class Fitter:
     def __init__(self, model: LanguageModel, template: PromptTemplate, max_length: int) -> None:
         self.model, self.template, self.max_length = model, template, max_length
         self.start: Tokens = tuple(getattr(model, "start", ()))
+        self._pieces = Pieces(model.encode)
         self._tokens: dict[str, list[int]] = {}
         self._done: dict[Draft, Fitted] = {}
 
@@ -177,9 +179,9 @@ class Fitter:
         bare = [context.rstrip() for context in contexts]
         moved = [context[len(text) :] for context, text in zip(contexts, bare, strict=True)]
         unique = {text: row for row, text in enumerate(dict.fromkeys(bare))}
-        encoded = self.model.encode(list(unique))
+        encoded = self._pieces.encode(list(unique))
         tails = [self._tail(text) for text in unique]
-        tail_tokens = self.model.encode([text[cut:] for text, cut in zip(unique, tails, strict=True)])
+        tail_tokens = self._pieces.encode([text[cut:] for text, cut in zip(unique, tails, strict=True)])
         heads: list[list[int]] = []
         for row, (tokens, tail) in enumerate(zip(encoded, tail_tokens, strict=True)):
             same = len(tail) <= len(tokens) and tokens[len(tokens) - len(tail) :] == tail
@@ -191,7 +193,7 @@ class Fitter:
             for text, spaces, wanted in zip(bare, moved, continuations, strict=True)
             for continuation in wanted
         ]
-        whole = self.model.encode([piece for _, piece in pieces])
+        whole = self._pieces.encode([piece for _, piece in pieces])
         joined = [heads[row] + tokens for (row, _), tokens in zip(pieces, whole, strict=True)]
         self._check_shortcut(list(unique), tails, pieces, joined)
         pairs, place = [], 0
@@ -230,11 +232,11 @@ class Fitter:
 
     def _lengths(self, texts: set[str]) -> dict[str, int]:
         ordered = sorted(texts)
-        return dict(zip(ordered, map(len, self.model.encode(ordered)), strict=True))
+        return dict(zip(ordered, map(len, self._pieces.encode(ordered)), strict=True))
 
     def _remember(self, passages: set[str]) -> None:
         new = sorted(passages - self._tokens.keys())
-        self._tokens.update(zip(new, self.model.encode(new), strict=True))
+        self._tokens.update(zip(new, self._pieces.encode(new), strict=True))
 
     def _of(self, passage: str) -> list[int]:
         if passage not in self._tokens:

@@ -20,7 +20,7 @@ from ragscale.evaluation._logprobs import NarrowHead, log_sum_exp, target_logpro
 from ragscale.evaluation._modules import embedding_of, is_hugging_face, output_head
 from ragscale.evaluation._olmo2 import Olmo2Body
 from ragscale.evaluation._precision import torch_dtype
-from ragscale.evaluation._steps import Body, collate_steps, hidden_in_steps
+from ragscale.evaluation._steps import Body, collate_steps, hidden_in_one_pass, hidden_in_steps
 from ragscale.evaluation._tree import Row, collate, plain_rows, tree_mask, tree_row, wanted_of
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ragscale.evaluation")
 _LENGTHS = {"cuda": 64}  # contexts are padded to a multiple: few shapes, and what attention kernels like
+_SHORT = 128
 _COMPILE_FROM = 2e15  # floating-point operations of one call: some ten seconds of work on a GPU, as long as compiling
 
 
@@ -139,6 +140,8 @@ class Scorer:
     def _needed(self, rows: Sequence[Row], precision: str, is_tree: bool) -> torch.Tensor:
         """Return hidden states (or logits, where the head is unknown) at the needed positions."""
         model = self.model
+        if self.way == "steps" and self._in_one_pass(rows):
+            return hidden_in_one_pass(self._body(precision), rows, model.device)
         if self.way == "steps":
             multiple = _LENGTHS.get(model.device.type, 1)
             steps = collate_steps(rows, model.device, multiple=multiple, longest=model.max_length)
@@ -153,6 +156,11 @@ class Scorer:
             hidden_BLD = body(input_ids=batch.tokens_BL, use_cache=False, **extra).last_hidden_state
             return hidden_BLD.flatten(0, 1)[batch.needed_P]
         return model.logits(batch.tokens_BL, **extra).flatten(0, 1)[batch.needed_P]
+
+    def _in_one_pass(self, rows: Sequence[Row]) -> bool:
+        """Whether rows are so short that, on a CPU, one masked pass is sooner done than two steps."""
+        own = isinstance(self._bodies["float32"], Olmo2Body)
+        return own and self.model.device.type == "cpu" and len(rows[0]) <= _SHORT
 
     # ------------------------------------------------------------------------------------------- models in a precision
 

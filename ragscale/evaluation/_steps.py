@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ragscale.evaluation._tree import Row, collate, tree_sees
+
 if TYPE_CHECKING:
     import torch
-
-    from ragscale.evaluation._tree import Row
 
 _FEW = 4  # the last layer runs at needed columns alone where they are at most one in so many
 
@@ -107,6 +107,23 @@ def hidden_in_steps(body: Body, steps: Steps) -> torch.Tensor:
         hidden, _ = body(steps.branch_BS, None, positions_BL=steps.positions_BS, mask_BLK=mask, before=kept)
         parts.append(hidden.flatten(0, 1))
     return torch.cat(parts)[steps.places_P]
+
+
+def hidden_in_one_pass(body: Body, rows: Sequence[Row], device: torch.device) -> torch.Tensor:
+    """Return the same from one masked pass over contexts and branches together: for short rows."""
+    import torch
+
+    batch = collate(rows, device)
+    n_needed = [len(row) - row.first for row in rows]
+    column = np.arange(max(n_needed))
+    needed = np.array([np.minimum(row.first + column, len(row) - 1) for row in rows])
+    hidden_BND, _ = body(
+        batch.tokens_BL,
+        torch.from_numpy(needed).to(device),
+        positions_BL=batch.positions_BL,
+        mask_BLK=tree_sees(batch.segments_BL),
+    )
+    return hidden_BND[torch.from_numpy(column < np.array(n_needed)[:, None]).to(device)]
 
 
 def branch_mask(steps: Steps) -> torch.Tensor:
