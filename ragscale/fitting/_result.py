@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError, ExtrapolationWarning, FitError
+from ragscale.fitting._checkpoint import Checkpoints, checkpoints_of, latent_at_checkpoint
 from ragscale.fitting._comparison import Comparison
 from ragscale.fitting._determined import other_values, refuse_unseen, unseen
 from ragscale.fitting._own import Own, peek
@@ -99,14 +100,19 @@ class ManifoldFit(Result):
         missing = "hit_rate" in self.law.further_columns and "hit_rate" not in columns
         return {**columns, "hit_rate": self.hit_rate} if missing and self.hit_rate is not None else columns
 
-    def predict(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, **columns: ArrayLike) -> np.ndarray:
+    def predict(
+        self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, *, at_checkpoint: bool = False, **columns: Any
+    ) -> np.ndarray:
         """Predict the metric.
 
         Parameters
         ----------
         N, D, R : array-like
             Parameters, pretraining tokens, store tokens; broadcast against each other.
-        **columns : array-like
+        at_checkpoint : bool
+            For trained models that are in the table: start from what their own rows say of them, and let the law give
+            the gain of a store alone. Most of what a law misses is common to all rows of a checkpoint.
+        **columns : array-like or callable
             Further columns that the law reads: numbers, or functions of R. ``hit_rate`` is `hit_rate` where it is
             not given; 1 is a gold passage, also with R = 0.
 
@@ -123,7 +129,11 @@ class ManifoldFit(Result):
         """
         refuse_unseen(peek(self, "data"), self.unseen, {"N": N, "D": D})
         self._warn_if_far(N, D, R)
-        value = np.asarray(self.link.metric(self.latent(N, D, R, **columns)))
+        if at_checkpoint:
+            latent = latent_at_checkpoint(self, N, D, R, self._with_hit_rate(columns))
+        else:
+            latent = self.latent(N, D, R, **columns)
+        value = np.asarray(self.link.metric(latent))
         below = ~(value >= self.lowest)
         if below.any():
             n, d, r = (np.broadcast_to(np.asarray(x, dtype=float), value.shape)[below].flat[0] for x in (N, D, R))
@@ -225,6 +235,11 @@ class ManifoldFit(Result):
                 ExtrapolationWarning,
                 stacklevel=3,
             )
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """What the table knows of its trained models; for ``predict(at_checkpoint=True)``."""
+        return checkpoints_of(self)
 
     @property
     def residuals(self) -> np.ndarray:

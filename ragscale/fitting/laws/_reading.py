@@ -8,7 +8,7 @@ import numpy as np
 
 from ragscale.errors import ConfigError
 from ragscale.fitting.laws._base import BASE, BaseLaw, powers
-from ragscale.fitting.laws._law import Parameter, ScalingLaw, Theta
+from ragscale.fitting.laws._law import Parameter, ScalingLaw, SeparableLaw, Theta
 
 
 class EvidenceLaw(BaseLaw):
@@ -157,6 +157,31 @@ class Reading(EvidenceLaw):
     def _gain_limit(self, n: np.ndarray, d: np.ndarray, theta: Theta) -> np.ndarray | None:
         hit = self.column("hit_rate", np.full(np.shape(n * d), 1e300))
         return self.skill(theta, n, d) * (hit * theta.gold + (1.0 - hit) * theta.other)
+
+
+class ReadingGain(SeparableLaw):
+    """L = closed - s(N, D) (h gold + (1 - h) other): the gain alone, for checkpoints whose closed book is measured.
+
+    ``closed`` is that loss, a column. What a model's training did to all of its rows is in it, so the gain is fitted by
+    comparison within models.
+    """
+
+    name = "reading_gain"
+    formula = "closed - s(N,D) (h gold + (1-h) other), s = 1/(1 + (D0 (N/N_ref)^c / D)^k)"
+    reference = "the law reading, without its base"
+    variables = ("N", "D", "R", "hit_rate", "closed")
+    parameters = (
+        Parameter("one", 1.0, 1.0, description="coefficient of the closed book"),
+        *(p for p in Reading.parameters if p.name in {"D0", "c", "k", "N_ref", "gold", "other"}),
+    )
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "fixed": {"one": 1.0, **(options.get("fixed") or {})}})
+
+    def _columns(self, theta: Theta, n: np.ndarray, d: np.ndarray, r: np.ndarray) -> dict[str, Any]:
+        hit = self.column("hit_rate", r)
+        s = _logistic(theta.k * (np.log(d / theta.D0) - theta.c * np.log(n / theta.N_ref)))
+        return {"one": self.column("closed"), "gold": -s * hit, "other": -s * (1.0 - hit)}
 
 
 def _logistic(x: Any) -> Any:
