@@ -100,13 +100,7 @@ def _within_models(
     law = ReadingGain(fixed={"N_ref": fit.theta["N_ref"]})
     shown = ~closed & has[where]
     base = _mean(np.where(closed, latent, np.nan), where, len(has))
-    options = {
-        "loss": fit.loss.loss,
-        "delta": fit.loss.delta,
-        "tau": fit.loss.tau,
-        "link": fit.link,
-        "space": fit.space,
-    }
+    loss = {"loss": fit.loss.loss, "delta": fit.loss.delta, "tau": fit.loss.tau}
     gain: dict[str, float] = {}
     for _ in range(_ROUNDS):
         rows = data[shown].reset_index(drop=True).assign(closed=base[where][shown])
