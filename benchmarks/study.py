@@ -1,6 +1,6 @@
 """Run one study on every executor and through kills: identical results, and what it costs besides the training.
 
-    python benchmarks/study.py [--kills 20] [--only executors|kills]
+    python benchmarks/study.py [--kills 20] [--only executors|kills|overhead]
 
 A small synthetic world, two models, three D, three R, two seeds. Every run is a fresh process. ``executors`` compares
 the bytes of all result tables and weights, and takes the wall time of the run in one process apart: training and
@@ -11,6 +11,7 @@ and without a pool of workers, lets each go on, and compares the same bytes.
 from __future__ import annotations
 
 import argparse
+import heapq
 import importlib.metadata
 import json
 import os
@@ -23,17 +24,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from ragscale._files import file_digest
-from ragscale.study import Study, StudyConfig
-from ragscale.study._study import STAGES
+from ragscale.study import Study, StudyConfig, executors
+from ragscale.study._engine import Schedule, run_jobs
+from ragscale.study._jobs import Job
 
 HERE = Path(__file__).resolve().parent
+STAGES = ("split", "index", "retrieve", "train", "evaluate")
 EXECUTORS = ("in process", "process pool", "submitit", "dask", "ray")
 COMPARED = ("results.jsonl", "coverage.csv", "model.safetensors", "manifest.json")
 
@@ -57,7 +58,7 @@ def configuration(scale: float) -> StudyConfig:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--only", choices=["executors", "kills"], default=None)
+    parser.add_argument("--only", choices=["executors", "kills", "overhead"], default=None)
     parser.add_argument("--results", type=Path, default=HERE / "results" / "study.json")
     parser.add_argument("--child", choices=EXECUTORS, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--scale", type=float, default=1.0, help=argparse.SUPPRESS)
@@ -74,9 +75,11 @@ def main() -> None:
         **{name: importlib.metadata.version(name) for name in packages},
     }
     with tempfile.TemporaryDirectory(prefix="study-") as folder:
-        if options.only != "kills":
+        if options.only in {None, "overhead"}:
+            result["overhead"] = overhead(Path(folder))
+        if options.only in {None, "executors"}:
             result |= compare(Path(folder))
-        if options.only != "executors":
+        if options.only in {None, "kills"}:
             result["kills"] = kill_often(Path(folder), options.kills)
     options.results.parent.mkdir(exist_ok=True)
     options.results.write_text(json.dumps(result, indent=2) + "\n")
@@ -138,51 +141,63 @@ def executor_of(name: str, work: Path) -> Iterator[Any]:
     """Start the executor with two workers; submitit starts a process for each job."""
     if name == "in process":
         yield None
-    elif name == "process pool":
-        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
-            yield executor
-    elif name == "submitit":
-        import submitit
-
-        executor = submitit.LocalExecutor(folder=work / "logs")
-        executor.update_parameters(timeout_min=60)
-        yield executor
-    elif name == "dask":
-        from distributed import Client, LocalCluster
-
-        options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-        with LocalCluster(**options) as cluster, Client(cluster) as client:
-            yield client.get_executor()
-    else:
-        import ray
-
-        os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        try:
-            yield RayExecutor(ray)
-        finally:
-            ray.shutdown()
+        return
+    os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
+    yield {
+        "process pool": lambda: executors.processes(2),
+        "submitit": lambda: executors.slurm(work / "logs", cluster="local", device="CPU-core", timeout_min=60),
+        "dask": lambda: executors.dask(n_workers=2),
+        "ray": lambda: executors.ray(num_cpus=2, include_dashboard=False, logging_level="ERROR"),
+    }[name]()
 
 
-class RayExecutor:
-    """The adapter of docs/guide/run-a-study.md."""
+def overhead(work: Path) -> dict[str, Any]:
+    """Take the cost of jobs that do nothing, and of the scheduler alone: 10,000 jobs on 64 workers of a clock."""
+    found: dict[str, Any] = {}
+    for n in (278, 500):
+        jobs: list[Job] = []
+        for number in range(n):
+            before = (jobs[number // 10],) if number else ()
+            jobs.append(Job(stage="add", label=str(number), function=nothing, inputs={"n": number}, follows=before))
+        started, wall = time.process_time(), time.perf_counter()
+        run_jobs(work / f"empty-{n}", jobs)
+        seconds = time.process_time() - started
+        found[f"{n} empty jobs"] = {
+            "cpu_seconds": round(seconds, 2),
+            "wall_seconds": round(time.perf_counter() - wall, 2),
+            "cpu_ms_per_job": round(1e3 * seconds / n, 2),
+        }
+    rng = random.Random(0)
+    jobs = []
+    for number in range(10_000):
+        recent = jobs[-2000:]
+        before = tuple(rng.sample(recent, min(len(recent), rng.randrange(4))))
+        jobs.append(Job(stage="add", label=str(number), function=nothing, inputs={"n": number}, follows=before))
+    hours = {job.key: rng.expovariate(1) for job in jobs}
+    started = time.process_time()
+    schedule, now, idle = Schedule(jobs), 0.0, 0.0
+    running: list[tuple[float, str]] = []
+    while schedule.n_left:
+        while len(running) < 64 and (key := schedule.take()) is not None:
+            heapq.heappush(running, (now + hours[key], key))
+        then, key = heapq.heappop(running)
+        idle += (64 - len(running) - 1) * (then - now)  # nothing is ready: every job that could start has
+        now = then
+        schedule.finished(key, True)
+    seconds = time.process_time() - started
+    found["10,000 jobs on 64 workers"] = {
+        "cpu_seconds": round(seconds, 2),
+        "cpu_ms_per_job": round(1e3 * seconds / len(jobs), 3),
+        "length_over_bound": round(now / (sum(hours.values()) / 64), 4),
+        "share_of_time_with_nothing_ready": round(idle / (64 * now), 4),
+    }
+    print(json.dumps(found))
+    return found
 
-    def __init__(self, ray: Any) -> None:
-        self.ray = ray
 
-    def submit(self, function: Any, *arguments: Any) -> RayFuture:
-        return RayFuture(self.ray, self.ray.remote(function).remote(*arguments))
-
-
-class RayFuture:
-    def __init__(self, ray: Any, reference: Any) -> None:
-        self.ray, self.reference = ray, reference
-
-    def done(self) -> bool:
-        return bool(self.ray.wait([self.reference], timeout=0)[0])
-
-    def result(self) -> Any:
-        return self.ray.get(self.reference)
+def nothing(folder: Path, inputs: dict[str, Any], folders: dict[str, Path]) -> list[str]:
+    """Do nothing, and leave no output."""
+    return []
 
 
 def kill_often(work: Path, kills: int, scale: float = 0.1) -> dict[str, Any]:
