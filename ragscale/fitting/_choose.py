@@ -20,7 +20,7 @@ from ragscale.fitting._selection import compare_on, default_laws
 from ragscale.fitting.laws._additive import Hill, Log1p, Power
 from ragscale.fitting.laws._law import ScalingLaw
 from ragscale.fitting.laws._reading import Reading
-from ragscale.fitting.solver._links import make_link
+from ragscale.fitting.solver._make_link import make_link
 
 _TIE = 2.0
 

@@ -60,7 +60,7 @@ def hashable(column: Any) -> pd.Series:
     return column.map(lambda cell: cell if isinstance(cell, str) else repr(cell)).astype(object)
 
 
-def experiments(table: pd.DataFrame, by: Sequence[str]) -> np.ndarray | None:
+def experiments(table: Any, by: Sequence[str]) -> np.ndarray | None:
     """Return which experiment each row belongs to, None where N, D and seed say it.
 
     A column of which every value has one N names runs: its rows are one experiment each, however many D they have.
@@ -92,7 +92,7 @@ def merged(experiment: np.ndarray, group: np.ndarray) -> np.ndarray:
     return connected_components(edges, directed=False)[1][count:]
 
 
-def warn_of_checkpoints(table: pd.DataFrame) -> None:
+def warn_of_checkpoints(table: Any) -> None:
     """Warn where one N has so many D, or such even ones, that they are checkpoints of one run."""
     counts = table[["N", "D"]].drop_duplicates().sort_values(["N", "D"])
     suspects = []

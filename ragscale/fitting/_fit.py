@@ -18,7 +18,8 @@ from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting._table import arrays, check_fittable, row_weights
 from ragscale.fitting.laws._catalogue import make_law
 from ragscale.fitting.laws._law import ScalingLaw, Theta
-from ragscale.fitting.solver._links import Link, make_link
+from ragscale.fitting.solver._links import Link
+from ragscale.fitting.solver._make_link import make_link
 from ragscale.fitting.solver._objective import LossName, Objective
 from ragscale.fitting.solver._problem import Problem
 from ragscale.fitting.solver._varpro import Solution, distinct, join, refine, scattered_starts, starts

@@ -15,7 +15,8 @@ from ragscale.fitting._determined import fill_unknown
 from ragscale.fitting._experiments import EXPERIMENT, experiments, merged, warn_of_checkpoints
 from ragscale.fitting._unexplained import CELL, advice, unexplained
 from ragscale.fitting.laws._law import ScalingLaw
-from ragscale.fitting.solver._links import Bounded, Link, make_link
+from ragscale.fitting.solver._links import Bounded, Link
+from ragscale.fitting.solver._make_link import make_link
 from ragscale.results import average_seeds, validate
 from ragscale.results._direction import direction, rank_trend, told_direction
 from ragscale.results._door import as_frame, likely
@@ -70,7 +71,7 @@ def prepare(
     if no_store:
         _check_no_store(frame, (*by, *reads))
         frame["R"] = 0.0
-    table = _validated(frame)
+    table: Any = _validated(frame)
     table = _one_surface(table, (*by, *reads))
     if EXPERIMENT in table:
         table = table.drop(columns=EXPERIMENT)
@@ -158,8 +159,8 @@ def _check_no_store(frame: pd.DataFrame, explained: Collection[str]) -> None:
         )
 
 
-def _has_sizes(column: pd.Series) -> bool:
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(float)
+def _has_sizes(column: Any) -> bool:
+    numbers = np.asarray(pd.to_numeric(column, errors="coerce"), dtype=float)
     return bool(np.nanmax(np.abs(numbers), initial=0.0) > 0)
 
 

@@ -20,7 +20,7 @@ from ragscale.fitting._prepare import TABLE_OPTIONS, prepare, read_columns
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.laws._catalogue import BUILT_IN, make_law
 from ragscale.fitting.laws._law import ScalingLaw
-from ragscale.fitting.solver._links import make_link
+from ragscale.fitting.solver._make_link import make_link
 
 LeaveOut = Literal["N", "D", "R", "compute"] | int
 _TIE = 2.0

@@ -10,12 +10,13 @@ import pandas as pd
 from ragscale.errors import ConfigError, FitError
 from ragscale.fitting._conditions import reads_evidence
 from ragscale.fitting.laws._law import ScalingLaw
-from ragscale.fitting.solver._links import Link, make_link
+from ragscale.fitting.solver._links import Link
+from ragscale.fitting.solver._make_link import make_link
 from ragscale.fitting.solver._problem import Table
 from ragscale.results._direction import direction
 
 
-def row_weights(table: pd.DataFrame, link: Link, weights: Any, space: str) -> tuple[np.ndarray, str]:
+def row_weights(table: Any, link: Link, weights: Any, space: str) -> tuple[np.ndarray, str]:
     """Return the weight of each row, of mean 1, and in words where it comes from."""
     count = len(table)
     seeds = table["n_seeds"].to_numpy(float) if "n_seeds" in table else np.ones(count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,7 @@ def unexplained(table: pd.DataFrame, explained: Collection[str] = ()) -> dict[st
     first = np.zeros(int(cell.max()) + 1, dtype=int)
     first[cell[::-1]] = np.arange(len(cell))[::-1]
     for name in others:
-        column = pd.Series(table[name])[repeated]
+        column: Any = pd.Series(table[name])[repeated]
         codes = pd.factorize(hashable(column))[0]
         differs = codes != codes[first[cell]]
         if differs.any():

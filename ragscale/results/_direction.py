@@ -162,7 +162,7 @@ def _of_name(name: str) -> bool:
     return kind in RISING
 
 
-def _by_rank(table: pd.DataFrame) -> bool:
+def _by_rank(table: Any) -> bool:
     names, trend = _names(table), rank_trend(table)
     what = f"a higher {names[0]!r}" if names else "a higher value"
     if trend == 0:
@@ -188,7 +188,7 @@ def rank_trend(table: pd.DataFrame) -> int:
     frame = pd.DataFrame(
         {"N": counts[rows, 0], "D": counts[rows, 1], "value": table["value"].to_numpy(float)[rows]}
     ).replace([np.inf, -np.inf], np.nan)
-    models = frame.dropna().groupby(["N", "D"], as_index=False)["value"].mean()
+    models: Any = frame.dropna().groupby(["N", "D"], as_index=False)["value"].mean()
     compute, value = np.log(models["N"] * models["D"]), models["value"]
     if len(models) < _FEWEST or compute.nunique() < 2 or value.nunique() < 2:
         return 0

@@ -55,8 +55,8 @@ class ResultFile:
             metric, _, filter_name = key.partition(",")
             if not is_number(value) or metric.endswith("_stderr") or metric in _NO_METRIC:
                 continue
-            stderr = metrics.get(f"{metric}_stderr" + (f",{filter_name}" if filter_name else ""))
-            n = counts.get(key, samples)
+            stderr: Any = metrics.get(f"{metric}_stderr" + (f",{filter_name}" if filter_name else ""))
+            n: Any = counts.get(key, samples)
             kind, told = kind_of(metric), rises.get(metric)
             yield {
                 "task": task,
@@ -124,7 +124,7 @@ def _date(path: Path, content: dict[str, Any]) -> str:
     found = _DATE.search(path.name)
     if found:
         return found[1].replace(":", "-")
-    date = content.get("date")
+    date: Any = content.get("date")
     if is_number(date) and 0 < date < 1e11:
         return datetime.fromtimestamp(date, tz=UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
     return ""

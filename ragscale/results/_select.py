@@ -73,7 +73,7 @@ def select(
         allowed = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [value]
         matches = table[name].isin(allowed).to_numpy()
         keep &= matches | table[name].isna().to_numpy() if name == "condition" else matches
-    rows = pd.DataFrame(table[keep]).reset_index(drop=True)
+    rows: Any = pd.DataFrame(table[keep]).reset_index(drop=True)
     if rows.empty:
         raise ResultsError(_nothing(table, wanted))
     metrics = rows["metric"].dropna().unique() if "metric" in rows else []
@@ -84,7 +84,7 @@ def select(
     return rows
 
 
-def _mean_over_tasks(rows: pd.DataFrame) -> pd.DataFrame:
+def _mean_over_tasks(rows: Any) -> pd.DataFrame:
     """Average tasks within cells; a cell that lacks a task would be another mean, so it is left out."""
     keys = [
         c

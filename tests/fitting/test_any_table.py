@@ -16,7 +16,7 @@ from ragscale import results
 from ragscale.errors import RagscaleError, RagscaleWarning
 from ragscale.fitting import retrieval_effect
 from ragscale.fitting._prepare import prepare
-from ragscale.fitting.solver._links import make_link
+from ragscale.fitting.solver._make_link import make_link
 
 ROWS = 6
 COUNTS = np.array([1e8, 1e8, 3e8, 3e8, 1e9, 1e9])

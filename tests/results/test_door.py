@@ -1,0 +1,139 @@
+"""Whatever holds a table is read as the same table, or refused with what to call."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ragscale.errors import ResultsError, ResultsWarning
+from ragscale.results import select, validate, write
+
+
+def _same(found: pd.DataFrame, table: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(found, validate(table), check_column_type=False, check_dtype=False)
+
+
+def test_everything_that_holds_rows_is_read(table, tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    write(table, tmp_path / "t.jsonl")
+    things = [
+        table.to_dict("records"),
+        (row for row in table.to_dict("records")),
+        {name: table[name].to_numpy() for name in table},
+        table.to_records(index=False),
+        arrow.Table.from_pandas(table, preserve_index=False),
+        arrow.Table.from_pandas(table, preserve_index=False).to_batches()[0],
+        str(tmp_path / "t.jsonl"),
+        tmp_path / "t.jsonl",
+        table.set_index(["N", "D", "R"]),
+        table.set_index("N"),
+        table.set_index(np.arange(10, 10 + len(table))),
+    ]
+    for thing in things:
+        _same(validate(thing)[list(validate(table).columns)], table)
+
+
+def test_polars_frames_are_read(table):
+    polars = pytest.importorskip("polars")
+    _same(validate(polars.from_pandas(table)), table)
+    with pytest.raises(ResultsError, match=r"collect\(\)"):
+        validate(polars.from_pandas(table).lazy())
+
+
+def test_a_grouped_series_is_read(table):
+    means = table.groupby(["N", "D", "R"])["value"].mean()
+    assert validate(means)["value"].tolist() == means.tolist()
+    assert list(validate(means.rename(None)).columns) == ["N", "D", "R", "value"]
+
+
+@pytest.mark.parametrize(("method", "call"), [("toPandas", r"toPandas\(\)"), ("compute", r"compute\(\)")])
+def test_frames_that_live_elsewhere_are_refused_with_what_to_call(method, call):
+    kind = type("Frame", (), {method: lambda self: None})
+    with pytest.raises(ResultsError, match=call):
+        validate(kind())
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Unnamed: 0", "Unnamed: 0.1", "index", "level_0", "__index_level_0__", "row", "id"]
+)
+def test_a_column_that_numbers_the_rows_is_left_out_and_said(table, name):
+    numbered = table.copy()
+    numbered.insert(0, name, np.arange(len(table)))
+    with pytest.warns(ResultsWarning, match="only numbers the rows"):
+        _same(validate(numbered), table)
+
+
+def test_a_column_that_only_looks_like_an_index_stays(table):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "index" in validate(table.assign(index="flat"))
+        assert "id" in validate(table.assign(id=[7, 7, 9, 9]))
+        assert "seed" in validate(table.assign(seed=range(4)))
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"value": "loss"}, r"'value' is missing.*is it 'loss'.*value='loss'"),
+        ({"value": "hellaswag/acc_norm"}, r"value='hellaswag/acc_norm'"),
+        ({"R": "store_tokens"}, r"R='store_tokens'.*results\.assign\(R=0\)"),
+        ({"R": "R "}, r"R='R '"),
+        ({"N": "n_params", "D": "tokens"}, r"N='n_params'[\s\S]*D='tokens'"),
+    ],
+)
+def test_a_missing_column_names_the_likely_one(table, columns, expected):
+    with pytest.raises(ResultsError, match=expected):
+        validate(table.rename(columns=columns))
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("190M", "190e6 for '190M'"),
+        ("1.5B", "1.5e9"),
+        ("2T tokens", "2e12"),
+        ("5x", "a ratio, multiply by N"),
+        ("1.5e9", r"results\.astype\(\{'D': float\}\)"),
+        ("N/A", "drop these rows"),
+    ],
+)
+def test_sizes_as_text_say_how_to_write_them(table, cell, expected):
+    table["D"] = table["D"].astype(object)
+    table.at[1, "D"] = cell
+    with pytest.raises(ResultsError, match=expected):
+        validate(table)
+
+
+def test_gaps_in_names_are_no_type_error(table):
+    for gap in (None, np.nan, pd.NA):
+        table["task"] = pd.Series(["qa", "qa", gap, gap], dtype=object)
+        validate(table)
+        with pytest.warns(ResultsWarning, match="no row has R = 0"):
+            validate(table[table["R"] > 0])
+
+
+def test_select_gives_one_surface_and_names_what_there_is(table):
+    many = pd.concat([table.assign(metric=m, task=t) for m in ("acc", "nll") for t in ("a", "b")], ignore_index=True)
+    many["condition"] = np.where(many["R"] > 0, "retrieved", "closed-book")
+    gold = many[many["R"] > 0].assign(condition="oracle")
+    many = pd.concat([many, gold])
+    one = select(many, metric="acc", task="a")
+    assert (set(one["metric"]), set(one["task"]), len(one)) == ({"acc"}, {"a"}, 4)
+    assert len(select(many, metric="acc", task="a", conditions=None)) == 6
+    assert len(select(many, metric="acc", task="a", conditions="oracle")) == 2
+    mean = select(many, metric="acc")
+    assert (set(mean["task"]), len(mean)) == ({"mean"}, 4)
+    with pytest.raises(ResultsError, match=r"metric='f1'.*metric: acc, nll"):
+        select(many, metric="f1")
+    with pytest.raises(ResultsError, match="no column 'n_shot'"):
+        select(many, metric="acc", n_shot=5)
+    with pytest.raises(ResultsError, match="2 metrics"):
+        select(many, task="a")
+
+
+def test_a_mean_over_tasks_takes_only_cells_with_every_task(table):
+    both = pd.concat([table.assign(task="a"), table.iloc[1:].assign(task="b", value=table["value"] + 1)])
+    assert select(both)["value"].tolist() == pytest.approx((table["value"].iloc[1:] + 0.5).tolist())
