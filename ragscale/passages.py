@@ -9,6 +9,7 @@ from typing import Any
 
 from ragscale._counts import whole_or_same
 from ragscale._extras import text_backend
+from ragscale._long_texts import encode
 from ragscale._scripts import broken_character
 from ragscale.errors import ConfigError
 
@@ -187,7 +188,7 @@ def chunk(document: Document, tokenizer: Any, *, size: int = 256, overlap: int =
             f"{place}, which no tokenizer takes: leave it out, or replace it"
         )
     backend = text_backend(tokenizer) or getattr(tokenizer, "backend_tokenizer", tokenizer)
-    encoding = backend.encode(document.text, add_special_tokens=False)
+    encoding = encode(backend, document.text)
     if not len(encoding):
         return []
     windows, texts = cut_windows(document.text, encoding, size, overlap)

@@ -22,6 +22,7 @@ from ragscale.fitting._intervals import ends, expanded, finite, logarithm
 from ragscale.fitting._joint_fit import JointBootstrap, JointFit
 from ragscale.fitting._own import Own, peek
 from ragscale.fitting._resampling import resampled
+from ragscale.fitting._resampling_checks import check_resampling
 from ragscale.fitting._result import NOT_DETERMINED, ManifoldFit
 from ragscale.fitting.laws._law import Theta
 from ragscale.results import HitRateDraws
@@ -266,7 +267,7 @@ def bootstrap(
     fit: ManifoldFit | Comparison,
     *,
     n_resamples: int = 1000,
-    by: Sequence[str] | Literal["rows", "residuals"] = ("N", "D", "seed"),
+    by: str | Sequence[str] = ("N", "D", "seed"),
     confidence_level: float = 0.95,
     rng: Any = None,
 ) -> Bootstrap: ...
@@ -298,9 +299,10 @@ def bootstrap(
         Of a comparison the best law is refitted, and decisions average over all that count. Of a joint fit the same
         trained models are drawn for every group.
     n_resamples : int
-    by : sequence of str, "rows" or "residuals"
-        Columns that tell trained models apart (those that the table has); "rows" draws single rows; "residuals" keeps
-        the design and draws residuals of single rows.
+    by : str, sequence of str, "rows" or "residuals"
+        Columns that tell what is independent. The default is trained models: ``run`` or the ``by`` of the fit where
+        there is one, else N, D and seed. "rows" draws single rows; "residuals" keeps the design and draws residuals of
+        single rows.
     confidence_level : float
         Level of the intervals.
     rng : int, Generator, SeedSequence or None
@@ -360,26 +362,13 @@ def _checked(
     fit: Any, n_resamples: Any, by: Any, confidence_level: Any, rng: Any
 ) -> tuple[np.random.Generator, int, float, str | tuple[str, ...]]:
     """Return the arguments in their types, or say everything that is wrong with them."""
-    problems = []
     if not isinstance(fit, (ManifoldFit, JointFit)):
-        problems.append(f"fit is a {type(fit).__name__}, expected a ManifoldFit from fit_manifold")
-    if not isinstance(n_resamples, (int, np.integer)) or isinstance(n_resamples, bool) or n_resamples < 2:
-        problems.append(f"n_resamples = {n_resamples!r} must be a whole number, at least 2")
-    if not isinstance(confidence_level, (int, float, np.number)) or not 0 < confidence_level < 1:
-        problems.append(f"confidence_level = {confidence_level!r} must be a number between 0 and 1, e.g. 0.95")
-    if isinstance(by, str):
-        if by not in {"rows", "residuals"}:
-            problems.append(f"by = {by!r} must be a sequence of column names, 'rows' or 'residuals'")
-    elif not isinstance(by, Sequence) or not by or not all(isinstance(name, str) for name in by):
-        problems.append(f"by = {by!r} must be a sequence of column names, 'rows' or 'residuals'")
-    try:
-        generator = np.random.default_rng(rng)
-    except (TypeError, ValueError):
-        generator = np.random.default_rng(0)
-        problems.append(f"rng = {rng!r} must be None, a whole number from 0, a Generator or a SeedSequence")
-    if problems:
-        raise ConfigError("bootstrap: " + "; ".join(problems))
-    return generator, int(n_resamples), float(confidence_level), by if isinstance(by, str) else tuple(by)
+        raise ConfigError(f"bootstrap: fit is a {type(fit).__name__}, expected a ManifoldFit from fit_manifold")
+    table = peek(next(iter(fit.fits.values())) if isinstance(fit, JointFit) else fit, "data")
+    count, by, level, generator = check_resampling(
+        table, n_resamples=n_resamples, by=by, confidence_level=confidence_level, rng=rng
+    )
+    return generator, count, level, by
 
 
 def _warn_if_few(fit: ManifoldFit, by: Any) -> None:

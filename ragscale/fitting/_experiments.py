@@ -39,7 +39,7 @@ def clusters(table: pd.DataFrame, by: Sequence[str] = MODEL) -> np.ndarray:
     if missing and names != MODEL:
         columns = ", ".join(name for name in map(str, table.columns) if name != EXPERIMENT)
         raise ConfigError(
-            f"by names {', '.join(map(repr, missing))}, no column of the results; their columns are {columns}"
+            f"by = {by!r} names {', '.join(map(repr, missing))}, no column of the results; their columns are {columns}"
         )
     names = tuple(name for name in names if name in table)
     if not names:

@@ -126,7 +126,8 @@ def _by(frame: pd.DataFrame, by: str | Sequence[str] | None) -> tuple[str, ...]:
     missing = [name for name in names if name not in frame]
     if missing:
         raise ConfigError(
-            f"by names {', '.join(map(repr, missing))}, not in the results table; it has {', '.join(frame.columns)}"
+            f"by = {by!r} names {', '.join(map(repr, missing))}, not in the results table; it has "
+            f"{', '.join(frame.columns)}"
         )
     return tuple(names)
 

@@ -345,7 +345,7 @@ class ManifoldFit(Result):
             *chosen,
             *([read.summary()] if read is not None else []),
             f"{self.law.name}: L = {self.law.formula}",
-            f"rows {len(self.data)}, trained models {count}, values of N {sizes}",
+            f"rows {len(self.data)}, trained models {count}, values of N {sizes}{self._store_words()}",
             f"link {self.link.name}, weights {self.weights}" + (f"; {self.left_out}" if self.left_out else ""),
             f"objective {self.objective:.8g} ({self.loss.describe(self.space)}){stationary}",
             *missing,
@@ -355,6 +355,9 @@ class ManifoldFit(Result):
             str(self.diagnostics),
         ]
         return "\n".join(lines)
+
+    def _store_words(self) -> str:
+        return "" if (peek(self, "data")["R"] != 0).any() else "; all rows taken as R = 0, no store"
 
     def __repr__(self) -> str:
         rows = len(peek(self, "data"))

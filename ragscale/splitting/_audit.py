@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ragscale._files import file_digest
+from ragscale._long_texts import encode
 from ragscale.errors import SplitError
 from ragscale.passages import cut_windows
 from ragscale.splitting._likeness import Likeness
@@ -244,8 +245,8 @@ def _check_texts(split: Split, sample: int, seed: int) -> str:
             continue
         tokens = stream[offsets[number] : offsets[number + 1] - 1].tolist()
         text = backend.decode(tokens, skip_special_tokens=False)
-        encoding = backend.encode(text, add_special_tokens=False)
-        _expect(encoding.ids == tokens, f"document {row['id']!r}: its text gives other tokens")
+        encoding = encode(backend, text)
+        _expect(np.array_equal(encoding.ids, tokens), f"document {row['id']!r}: its text gives other tokens")
         _, expected[row["id"]] = cut_windows(text, encoding, settings["size"], settings["overlap"])
     for passage in split.store(split.n_tokens).passages:
         if passage.document_id in expected:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragscale._files import disk_errors
+from ragscale._long_texts import text_blocks
 from ragscale.errors import SplitError
 from ragscale.passages import Document
 from ragscale.splitting._pieces import START_ANEW, finish_piece, finished_piece, piece
@@ -47,7 +48,14 @@ def document_key(id: str, seed: int) -> bytes:
 
 def text_digest(text: str) -> bytes:
     """Return the 128-bit digest under which texts count as exact duplicates: case and white space do not matter."""
-    return hashlib.blake2b(" ".join(text.lower().split()).encode(), digest_size=16).digest()
+    digest, between = hashlib.blake2b(digest_size=16), b""
+    for block in text_blocks(text):
+        words = " ".join(block.lower().split()).encode()
+        if words:
+            digest.update(between)
+            digest.update(words)
+            between = b" "
+    return digest.digest()
 
 
 def scatter(records: Iterable[tuple[int, Document | Reject]], name: str, directory: Path, seed: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ragscale._extras import require
 from ragscale._files import disk_errors
+from ragscale._long_texts import encode_all
 from ragscale.passages import Document, cut_windows
 from ragscale.splitting._decontamination import NgramIndex
 from ragscale.splitting._duplicates import REASONS, SAME_ID, Drops, survivors
@@ -125,18 +126,18 @@ class _UnitWriter:
         The encodings die with this call: keeping those of one batch while the next is encoded costs a sixth more time.
         """
         lines: list[tuple[str, int, int]] = []
-        encodings = self.backend.encode_batch([document.text for document, _ in batch], add_special_tokens=False)
+        encodings = encode_all(self.backend, [document.text for document, _ in batch])
         for (document, flag), encoding in zip(batch, encodings, strict=True):
-            ids = encoding.ids
-            if not ids:
+            n_tokens = len(encoding) + 1
+            if n_tokens == 1:
                 self._drop(dropped, document, "no tokens")
                 continue
-            ids.append(self.eos_id)
-            tokens.write(np.array(ids, dtype=self.task.dtype).tobytes())
-            self.lengths.append(len(ids))
+            tokens.write(np.array(encoding.ids, dtype=self.task.dtype).tobytes())
+            tokens.write(np.array([self.eos_id], dtype=self.task.dtype).tobytes())
+            self.lengths.append(n_tokens)
             self.n_characters += len(document.text)
-            documents.write(_document_line(document, len(ids), flag))
-            lines += _passage_lines(document, encoding, len(ids), self.task.size, self.task.overlap)
+            documents.write(_document_line(document, n_tokens, flag))
+            lines += _passage_lines(document, encoding, n_tokens, self.task.size, self.task.overlap)
         return lines
 
     def _batches(

@@ -133,7 +133,7 @@ def test_whether_retrieval_helps_is_said_first(make_surface: Any, gain: float, v
 
 def test_the_verdict_knows_which_way_a_metric_goes(make_surface: Any) -> None:
     table = make_surface(noise=0.01)
-    accuracy = table.assign(value=1 / (1 + np.exp(2 * table["value"] - 5)))
+    accuracy = table.assign(value=1 / (1 + np.exp(2 * table["value"] - 5)), metric="acc")
     assert retrieval_effect(accuracy, "linear").verdict == "helps"
     assert retrieval_effect(table.query("R == 0")).verdict == "not measured"
 
