@@ -128,7 +128,7 @@ def check_fields(
 
 def _is_one_of(value: Any, kinds: tuple[type, ...]) -> bool:
     if isinstance(value, bool):
-        return bool in kinds
+        return bool in kinds or object in kinds
     return isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
 
 

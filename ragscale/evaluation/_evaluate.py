@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ragscale._files import read_json, value_digest, write_json
-from ragscale.errors import ConfigError, EvaluationWarning
+from ragscale._files import check_fields, damaged, read_json, value_digest, write_json
+from ragscale.errors import CheckpointError, ConfigError, EvaluationWarning
 from ragscale.evaluation import _answers
 from ragscale.evaluation._evaluation import Evaluation
 from ragscale.evaluation._language_model import LanguageModel, ScoreRequest
@@ -214,13 +214,15 @@ def _run(model: LanguageModel, prepared: PreparedPrompts, out: Path | None) -> p
                 write_json(path, {"samples": rows}, schema=_SCHEMA, version=_VERSION)
         else:
             for row in rows:
-                row.setdefault("precision", None)  # of a cell that was written before there was a choice
                 names = ("logprobs", "greedy", "generated", "precision")
-                known.setdefault(row["prompt"], {name: row[name] for name in names})
+                known.setdefault(row["prompt"], {name: row.get(name) for name in names})
                 if row["unconditional_prompt"] is not None:
                     alone = {"logprobs": row["unconditional_logprobs"], "greedy": None, "generated": None}
-                    alone["precision"] = row["precision"]
+                    alone["precision"] = row.get("precision")
                     known.setdefault(row["unconditional_prompt"], alone)
+            # only the scores are taken from disk: what else a row says follows from the question and from them
+            with damaged(path or ""):
+                rows = [_sample(cell, prepared, asked, known) for asked in cell.asked]
         tables.append(rows)
     return pd.DataFrame([row for rows in tables for row in rows])
 
@@ -239,8 +241,29 @@ def _cell_path(out: Path, cell: Cell, fingerprint: str) -> Path:
     return out / f"{name}-{key}.json"
 
 
+_RESUMED = {
+    "prompt": str,
+    "logprobs": (list, type(None)),
+    "greedy": (list, type(None)),
+    "generated": (str, type(None)),
+    "unconditional_prompt": (str, type(None)),
+    "unconditional_logprobs": (list, type(None)),
+}
+
+
 def _read_cell(path: Path) -> list[dict[str, Any]] | None:
-    return read_json(path, schema=_SCHEMA, version=_VERSION)["samples"] if path.exists() else None
+    """Return the rows of a finished cell, whose scores are lists of numbers, as many as there were texts."""
+    if not path.exists():
+        return None
+    samples = read_json(path, schema=_SCHEMA, version=_VERSION, fields={"samples": list})["samples"]
+    for number, row in enumerate(samples):
+        name = f"{path}, sample {number}"
+        check_fields(row, _RESUMED, name=name)
+        lists = [row[key] for key in ("logprobs", "greedy", "unconditional_logprobs") if row[key] is not None]
+        lengths = {len(scores) for scores in lists}
+        if len(lengths) > 1 or not all(isinstance(score, bool | int | float) for part in lists for score in part):
+            raise CheckpointError(f"{name} is damaged: its scores are not lists of numbers of one length")
+    return samples
 
 
 def _score_missing(

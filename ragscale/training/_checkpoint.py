@@ -15,7 +15,7 @@ from typing import Any
 
 from ragscale import _files
 from ragscale._extras import from_pretrained, require, without_progress_bars
-from ragscale._files import file_digest, read_json, write_json
+from ragscale._files import damaged, file_digest, read_json, write_json
 from ragscale.errors import CheckpointError, RagscaleWarning
 from ragscale.training._config import TrainConfig
 from ragscale.training._model import ModelConfig
@@ -107,7 +107,7 @@ class Checkpoint:
                 f"{path} is no ragscale checkpoint: it has no {_CARD}. "
                 "A run's folder holds one checkpoint per D, in D<tokens>/"
             )
-        card = read_json(path / _CARD, schema=_CHECKPOINT, version=1)
+        card = read_json(path / _CARD, schema=_CHECKPOINT, version=1, fields=_CARD_KINDS)
         if verify:
             damage = _damage(path, card["files"])
             if damage:
@@ -115,12 +115,9 @@ class Checkpoint:
                     f"checkpoint {path} is damaged: {damage}. Delete the folder and call train again with the same "
                     "arguments: only this branch is trained anew"
                 )
-        return cls(
-            path=path,
-            model=ModelConfig.from_dict(card["model"]),
-            config=TrainConfig.from_dict(card["config"]),
-            **{name: card[name] for name in _CARD_FIELDS},
-        )
+        with damaged(path / _CARD):
+            model, config = ModelConfig.from_dict(card["model"]), TrainConfig.from_dict(card["config"])
+        return cls(path=path, model=model, config=config, **{name: card[name] for name in _CARD_FIELDS})
 
     def load_model(self, *, device: str = "cpu") -> Any:
         """Return the transformers model, in evaluation mode, on a device."""
@@ -142,17 +139,19 @@ class Checkpoint:
         return from_pretrained(require("transformers", "train").AutoTokenizer, self.path)
 
 
-_CARD_FIELDS = (
-    "n_tokens",
-    "step",
-    "epochs",
-    "validation_loss",
-    "train_loss",
-    "skipped_steps",
-    "split",
-    "tokenizer_digest",
-    "versions",
-)
+_CARD_FIELDS = {
+    "n_tokens": int,
+    "step": int,
+    "epochs": float,
+    "validation_loss": (float, type(None)),
+    "train_loss": (float, type(None)),
+    "skipped_steps": int,
+    "split": (str, type(None)),
+    "tokenizer_digest": (str, type(None)),
+    "versions": dict,
+}
+_CARD_KINDS = {"model": dict, "config": dict, "files": dict, **_CARD_FIELDS}
+_STATE_KINDS = {"step": int, "keep": bool, "values": dict, "files": dict}
 
 
 def write_checkpoint(
@@ -212,7 +211,7 @@ def write_state(
 def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the tensors and values of a state that `find_state` found."""
     tensors = require("safetensors.torch", "train").load_file(path / "state.safetensors")
-    return tensors, read_json(path / "state.json", schema=_STATE, version=1)["values"]
+    return tensors, read_json(path / "state.json", schema=_STATE, version=1, fields=_STATE_KINDS)["values"]
 
 
 def find_state(folder: Path, *, after: int, at_most: int) -> tuple[int, Path] | None:
@@ -239,7 +238,7 @@ def list_states(folder: Path) -> list[tuple[int, Path]]:
 
 def _is_kept(path: Path) -> bool:
     try:
-        return bool(read_json(path / "state.json", schema=_STATE, version=1)["keep"])
+        return bool(read_json(path / "state.json", schema=_STATE, version=1, fields=_STATE_KINDS)["keep"])
     except (OSError, CheckpointError):
         return False
 
@@ -304,7 +303,7 @@ def _damage(folder: Path, files: dict[str, str]) -> str | None:
 
 def _state_damage(path: Path) -> str | None:
     try:
-        card = read_json(path / "state.json", schema=_STATE, version=1)
+        card = read_json(path / "state.json", schema=_STATE, version=1, fields=_STATE_KINDS)
     except (OSError, CheckpointError, json.JSONDecodeError) as error:
         return str(error)
     return _damage(path, card["files"])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ragscale._files import atomic_write
+from ragscale._files import atomic_write, check_fields, disk_errors, parse_json
 from ragscale.errors import ConfigError
 
 
@@ -85,6 +85,8 @@ def read_metrics(out: str | os.PathLike[str]) -> Any:
     ------
     ConfigError
         When nothing was logged there.
+    CheckpointError
+        When a row is damaged; the message names the file and the line.
     """
     import pandas as pd
 
@@ -95,12 +97,15 @@ def read_metrics(out: str | os.PathLike[str]) -> Any:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file; half a last line, of a run that was killed while it wrote, is left out."""
+    with disk_errors(path, "read"):
+        lines = path.read_bytes().split(b"\n")
     rows = []
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                # the last line of a run that was killed while writing it
-                break
+    for number, line in enumerate(lines, start=1):
+        if number == len(lines) and (not line or line.startswith(b'{"')):
+            break  # nothing, or a row that has no line end yet
+        name = f"{path}, line {number}"
+        row = parse_json(line, name=name)
+        check_fields(row, {"step": int, "segment": str}, name=name)
+        rows.append(row)
     return rows

@@ -12,7 +12,7 @@ from typing import Any
 
 from ragscale._counts import as_counts
 from ragscale._extras import require
-from ragscale._files import read_json, value_digest, write_json
+from ragscale._files import damaged, read_json, value_digest, write_json
 from ragscale.errors import CheckpointError, ConfigError, OutOfMemory
 from ragscale.training._checkpoint import (
     Checkpoint,
@@ -232,10 +232,13 @@ def _agree_with_stored_run(out: Path, model: ModelConfig, config: TrainConfig, s
     path = out / "run.json"
     if not path.exists():
         return config
-    stored = read_json(path, schema=_RUN, version=1)
+    text = (str, type(None))
+    kinds = {"config": dict, "model": dict, "split": text, "tokenizer_digest": text}
+    stored = read_json(path, schema=_RUN, version=1, fields=kinds)
     open_fields = ("batch_tokens", "learning_rate", "warmup_steps", "betas")
     before = stored["config"]
-    config = config.replace(**{name: before[name] for name in open_fields if getattr(config, name) is None})
+    with damaged(path):
+        config = config.replace(**{name: before[name] for name in open_fields if getattr(config, name) is None})
     wanted = {key: value for key, value in config.to_dict().items() if key not in RUNTIME_FIELDS}
     differences = [
         f"{name}: {before.get(name)!r} there, {value!r} here"
@@ -248,7 +251,7 @@ def _agree_with_stored_run(out: Path, model: ModelConfig, config: TrainConfig, s
         if name != "name" and stored["model"].get(name) != value
     ]
     if stored["split"] != source.digest:
-        differences.append(f"data: digest {stored['split'][:12]} there, {source.digest[:12]} here")
+        differences.append(f"data: digest {str(stored['split'])[:12]} there, {source.digest[:12]} here")
     if stored["tokenizer_digest"] != source.tokenizer_digest:
         there, here = (value and value[:12] for value in (stored["tokenizer_digest"], source.tokenizer_digest))
         differences.append(f"tokenizer: digest {there} there, {here} here")

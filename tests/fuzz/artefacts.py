@@ -214,12 +214,69 @@ def use_plain_corpora(folder: Path) -> Any:
     return [*found, load_task(folder / "questions.jsonl").examples]
 
 
-def make_checkpoint(folder: Path) -> None:
-    split = rs.split_corpus(documents(), folder.parent / "split-for-checkpoint", tokenizer=tokenizer())
+def train(folder: Path, tokens: list[int]) -> Any:
+    split = rs.split_corpus(documents(), folder.parent / "split-to-train-on", tokenizer=tokenizer())
     model = rs.training.ModelConfig.custom(n_layers=1, d_model=8, n_heads=2, d_ff=16, vocab_size=split.vocab_size)
     config = rs.training.TrainConfig(seq_len=16, batch_tokens=64, allow_short_runs=True)
-    rs.train(model, split, config, tokens=[640], out=folder / "run", device="cpu", progress=False)
+    return rs.train(model, split, config, tokens=tokens, out=folder / "run", device="cpu", progress=False)
+
+
+def make_checkpoint(folder: Path) -> None:
+    train(folder, [640])
     shutil.rmtree(folder / "run" / "states", ignore_errors=True)
+
+
+def make_run(folder: Path) -> None:
+    """Leave a run with its trunk and one of two branches."""
+    train(folder, [640])
+
+
+def use_run(folder: Path) -> Any:
+    """Train a second branch from the trunk's states."""
+    shutil.rmtree(folder / "run" / "metrics", ignore_errors=True)
+    return [(one.n_tokens, one.step, one.validation_loss) for one in train(folder, [640, 1280])]
+
+
+def make_log(folder: Path) -> None:
+    train(folder, [640])
+    (folder / "run" / "metrics").rename(folder / "metrics")
+    shutil.rmtree(folder / "run")
+
+
+def use_log(folder: Path) -> Any:
+    return rs.training.read_metrics(folder).to_csv()
+
+
+def evaluate_cells(folder: Path) -> Any:
+    from ragscale.evaluation import Example, Task
+
+    if not (folder.parent / "trained").is_dir():
+        (folder.parent / "trained").mkdir()
+        train(folder.parent / "trained", [640])
+    examples = [Example(id=str(i), question=f"What is {w}?", answers=(w,)) for i, w in enumerate(WORDS)]
+    task = Task(name="words", kind="likelihood", examples=examples)
+    found = rs.evaluate(folder.parent / "trained" / "run" / "D640", task, out=folder / "cells", device="cpu")
+    return found.results.to_csv(), found.samples.to_csv()
+
+
+def make_study(folder: Path) -> None:
+    from ragscale.study import StudyConfig
+
+    config = StudyConfig(
+        corpus={"synthetic": {"n_documents": 100}},
+        models=["0.15M"],
+        D=[20_000],
+        R=[1000, 2000],
+        training={"seq_len": 64},
+        conditions=("retrieved",),
+    )
+    config.write(folder / "study.json")
+
+
+def use_study(folder: Path) -> Any:
+    from ragscale.study import StudyConfig
+
+    return StudyConfig.read(folder / "study.json").digest
 
 
 def use_checkpoint(folder: Path) -> Any:
@@ -242,6 +299,10 @@ ARTEFACTS = [
     Artefact("embeddings cache", use_cache, use_cache, True),
     Artefact("fit", lambda folder: fit().to_json(folder / "fit.json"), use_fit, True),
     Artefact("checkpoint", make_checkpoint, use_checkpoint, True),
+    Artefact("training run", make_run, use_run, True),
+    Artefact("training log", make_log, use_log, False),
+    Artefact("evaluated cells", evaluate_cells, evaluate_cells, True),
+    Artefact("study configuration", make_study, use_study, False),
     Artefact("compressed corpora, Parquet", make_corpora, use_corpora, True),
     Artefact("plain corpora, questions", make_plain_corpora, use_plain_corpora, False),
     Artefact("results tables, read", make_tables, use_tables, False),

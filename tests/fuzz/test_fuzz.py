@@ -13,7 +13,14 @@ pytest.importorskip("pyarrow")
 import harness
 import kills
 
-INPUTS = {"checkpoint": 4, "split, stopped before its end": 12, "split": 20, "results tables, appended to": 12}
+INPUTS = {
+    "checkpoint": 4,
+    "training run": 4,
+    "evaluated cells": 8,
+    "split": 20,
+    "split, stopped before its end": 10,
+    "results tables, appended to": 12,
+}
 
 
 @pytest.mark.parametrize("artefact", harness.ARTEFACTS, ids=lambda artefact: artefact.name)
