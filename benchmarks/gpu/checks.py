@@ -96,7 +96,9 @@ def one_graph(device: str) -> dict[str, Any]:
 
     if not device.startswith("cuda"):
         return {"what": "compilation is for CUDA"}
-    runner = engine(ModelConfig.custom(**{**SMALL, "n_layers": 12}), device, seq_len=64, rows=4, compile=True)
+    runner = engine(
+        ModelConfig.custom(**{**SMALL, "n_layers": 12}), device, seq_len=64, rows=4, compile=True, cuda_graph=False
+    )
     before = counters["stats"]["unique_graphs"]
     ids = torch.randint(0, 64, (4, 65), device=device)
     runner.step(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), 256, 1e-3)
@@ -119,7 +121,7 @@ def _steps(runner: Any, n: int, device: str) -> list[float]:
 def captured_step(device: str) -> dict[str, Any]:
     """Steps replayed as one CUDA graph learn what ordinary steps learn, with the rate changing."""
     model = ModelConfig.custom(**SMALL)
-    usual = engine(model, device, seq_len=64, rows=4, compile=False)
+    usual = engine(model, device, seq_len=64, rows=4, compile=False, cuda_graph=False)
     runner = engine(model, device, seq_len=64, rows=4, compile=False, cuda_graph=True)
     expected, got = _steps(usual, 40, device), _steps(runner, 40, device)
     apart = max(abs(a - b) for a, b in zip(expected, got, strict=True))
@@ -160,9 +162,11 @@ def document_mask(device: str) -> dict[str, Any]:
     model, losses = ModelConfig.custom(**SMALL), {}
     ways = (False, True) if device.startswith("cuda") else (False,)
     for compiled in ways:
-        runner = engine(model, device, seq_len=64, rows=4, compile=compiled, document_mask=True, eos_id=0)
+        runner = engine(
+            model, device, seq_len=64, rows=4, compile=compiled, cuda_graph=False, document_mask=True, eos_id=0
+        )
         losses[compiled] = _steps(runner, 12, device)
-    plain = _steps(engine(model, device, seq_len=64, rows=4, compile=False), 12, device)
+    plain = _steps(engine(model, device, seq_len=64, rows=4, compile=False, cuda_graph=False), 12, device)
     require(plain != losses[False], "the mask changes nothing")
     apart = max(abs(a - b) for a, b in zip(losses[False], losses[ways[-1]], strict=True))
     require(apart < 0.05, f"losses under the two masks differ by {apart:.3g}")
@@ -181,8 +185,8 @@ def replicated(device: str) -> dict[str, Any]:
     dist.init_process_group(backend, init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
     try:
         model = ModelConfig.custom(**SMALL)
-        usual = engine(model, device, seq_len=64, rows=4, compile=cuda)
-        runner = engine(model, device, seq_len=64, rows=4, compile=cuda)
+        usual = engine(model, device, seq_len=64, rows=4, compile=cuda, cuda_graph=False)
+        runner = engine(model, device, seq_len=64, rows=4, compile=cuda, cuda_graph=False)
         runner._run = torch.nn.parallel.DistributedDataParallel(runner._module, device_ids=[0] if cuda else None)
         expected, got = _steps(usual, 6, device), _steps(runner, 6, device)
     finally:
