@@ -187,8 +187,11 @@ class Scorer:
 
         if self.head is None:
             return _identity
-        if precision == "float32" or type(self.head) is not torch.nn.Linear:
+        if precision == "float32":
             return self.head
+        if type(self.head) is not torch.nn.Linear:
+            head = self.head
+            return lambda hidden_PD: head(hidden_PD.to(next(self.model.module.parameters()).dtype))
         if precision not in self._heads:
             self._heads[precision] = NarrowHead(self.head, torch_dtype(precision))
         return self._heads[precision]

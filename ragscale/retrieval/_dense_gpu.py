@@ -260,9 +260,12 @@ class DeviceVectors:
     @contextlib.contextmanager
     def _true_float32(self) -> Iterator[None]:
         matmul = self.torch.backends.cuda.matmul
-        allowed = matmul.allow_tf32
-        matmul.allow_tf32 = False
+        try:
+            name, wanted, before = "allow_tf32", False, matmul.allow_tf32
+        except RuntimeError:  # torch refuses the old setting once the user has made the new one
+            name, wanted, before = "fp32_precision", "ieee", matmul.fp32_precision
+        setattr(matmul, name, wanted)
         try:
             yield
         finally:
-            matmul.allow_tf32 = allowed
+            setattr(matmul, name, before)

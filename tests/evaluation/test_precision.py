@@ -178,6 +178,19 @@ def test_narrow_scores_are_close(module, tokenizer, precision, tree):
     assert found.n_requests == 20
 
 
+def test_a_head_of_another_class_is_called_in_its_own_type(world, tokenizer):
+    class Head(torch.nn.Linear):
+        pass
+
+    module = world.make_module(tokenizer)
+    module.lm_head.__class__ = Head
+    asked = requests(10, len(tokenizer), seed=3)
+    exact = TorchModel(module, tokenizer).score(asked)
+    lm = TorchModel(module, tokenizer, precision="bf16")
+    assert 0 < difference(asked, exact, lm.score(asked)).nats_per_token < 0.2
+    assert lm._prepared().way == "masked"
+
+
 def test_logits_of_a_narrow_head_are_summed_in_float32():
     torch.manual_seed(0)
     head = torch.nn.Linear(64, 500)
