@@ -83,8 +83,8 @@ class DenseRetriever(Retriever):
         Where the flat search runs: ``"cpu"`` (faiss) or a torch device such as ``"cuda"`` (the same results, bit for
         bit; needs no faiss).
     device_share : float
-        Share of the device's memory for vectors that stay there from search to search; what does not fit is copied
-        block by block for every search.
+        Share of the device's free memory for vectors that stay there from search to search; what does not fit is
+        copied block by block for every search.
     device_dtype : {"float32", "bfloat16"}
         In what vectors propose candidates on the device; the scores are the same. bfloat16 takes half the memory, and
         asks for more candidates.

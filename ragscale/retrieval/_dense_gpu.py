@@ -1,6 +1,6 @@
 """Exact flat search with torch, on a GPU or any other torch device: the results of the CPU, bit for bit.
 
-Vectors stay on the device as far as a stated share of its memory allows; the rest is copied block by block for every
+Vectors stay on the device as far as a share of its free memory allows; the rest is copied block by block for every
 search. A product of matrices proposes candidates, in true float32 (not TF32, for which the bound does not hold) or in
 bfloat16 with a bound from the rounding of these very vectors. The scores that count are sums in float64 on the device;
 a sum that lies so near to the middle of two float32 numbers that its order of summing could decide is taken from the
@@ -57,7 +57,7 @@ class DeviceVectors:
     dtype : {"float32", "bfloat16"}
         What proposes candidates.
     share : float
-        Of the device's memory, for vectors that stay there.
+        Of the device's memory that is free, for vectors that stay there: several indexes leave each other room.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class DeviceVectors:
     def _memory(self) -> float:
         if self.device.type != "cuda":
             return 2.0**62  # the vectors are in this memory already
-        return float(self.torch.cuda.mem_get_info(self.device)[1])
+        return float(self.torch.cuda.mem_get_info(self.device)[0])
 
     def search(
         self, queries: Floats, k: int, counts: Sequence[int], *, is_open: Any = None
