@@ -95,7 +95,7 @@ def left_out(table: pd.DataFrame, law: Any, test: np.ndarray) -> float:
 def study(folder: Path) -> dict[str, Any]:
     """Run every law on every task."""
     results = pd.read_csv(folder / "results.csv.gz")
-    found: dict[str, Any] = {"laws": {}, "tasks": {}}
+    found: dict[str, Any] = {"laws": {}}
     for task in TASKS:
         table = task_table(results, task)
         test = is_budget(table)
@@ -104,7 +104,7 @@ def study(folder: Path) -> dict[str, Any]:
             start = time.process_time()
             fit = rs.fit_manifold(seen, law)
             row = {**judged(predicted(fit, cells), cells), "seconds": time.process_time() - start}
-            if name in {"log1p", "interaction(scale_D, offset)", "coverage", "reading", "reading(c=0)"}:
+            if name in {"log1p", "interaction(scale_D, offset)", "reading"}:
                 sizes = np.unique(table["N"])
                 folds = [left_out(table, law, (table["N"] == n).to_numpy()) for n in sizes]
                 row["leave_one_N"] = float(np.mean(folds))
@@ -156,12 +156,12 @@ def splits(results: pd.DataFrame) -> dict[str, Any]:
 # The gate ------------------------------------------------------------------------------------------------------------
 
 
-def gate(n_tables: int = 400) -> list[dict[str, Any]]:
+def gate(n_tables: int = 100) -> list[dict[str, Any]]:
     """Return how often the gate says "reads" and "nobody reads" by the true gain of a reader, over the needed one."""
     rows = []
     for gold in (True, False):
-        for noise in (0.005, 0.02):
-            for share in (0.0, 0.5, 1.0, 1.5, 2.0, 4.0):
+        for noise in (0.01,):
+            for share in (0.0, 1.0, 2.0, 4.0):
                 says = {"reads": 0, "nobody": 0}
                 for seed in range(n_tables):
                     table, needed = _gate_table(share, gold=gold, noise=noise, seed=seed)
@@ -179,13 +179,13 @@ def _gate_table(share: float, *, gold: bool, noise: float, seed: int) -> tuple[p
     """Make a table whose models gain ``share`` times what is needed by a passage with the answer."""
     flat = {"E": 4.0, "A": 0.0, "B": 0.0, "leap": 0.0, "D0": 1.0, "c": 0.0, "other": 0.0, "gold": share * 0.08}
     options = {"model_noise": 0.01, "row_noise": noise, "n_questions": 400, "rng": seed, "random": 0.0}
-    return simulate_reading(flat, gold=gold, D=(2e7, 4e7), **options), 0.08
+    return simulate_reading(flat, gold=gold, D=(4e7,), **options), 0.08
 
 
 # Simulated worlds ----------------------------------------------------------------------------------------------------
 
 
-def worlds(n_tables: int = 8) -> list[dict[str, Any]]:
+def worlds(n_tables: int = 3) -> list[dict[str, Any]]:
     """Return the family that auto takes and the regret of its split, by world and scale."""
     rows = []
     scales = {
