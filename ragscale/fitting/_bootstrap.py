@@ -18,7 +18,7 @@ from ragscale.fitting._comparison import Comparison
 from ragscale.fitting._determined import refuse_unseen
 from ragscale.fitting._experiments import clusters
 from ragscale.fitting._hit_rate import drawn
-from ragscale.fitting._intervals import ends, expanded, finite, logarithm
+from ragscale.fitting._intervals import ends, finite, logarithm
 from ragscale.fitting._joint_fit import JointBootstrap, JointFit
 from ragscale.fitting._own import Own, peek
 from ragscale.fitting._resampling import resampled
@@ -124,16 +124,6 @@ class Bootstrap(Result):
         latent = self.fit.law.loss(n, d, r, _free_only(self.fit.law, theta), **columns)
         return np.asarray(self.fit.link.metric(latent, extra))
 
-    @cached_property
-    def tail(self) -> float:
-        """The share of replicates beyond each end of an interval: less than half of what the level leaves.
-
-        Few trained models spread less in resamples than they would in new experiments.
-        """
-        data = peek(self.fit, "data")
-        count = len(data) if isinstance(self.by, str) else int(clusters(data, self.by).max()) + 1
-        return expanded(self.confidence_level, count, len(self.fit.law.free) + len(self.fit.link.parameters))
-
     @property
     def params(self) -> pd.DataFrame:
         """Parameters in counts: ``value``, ``stderr`` and percentile interval ``low``, ``high`` of the replicates."""
@@ -149,7 +139,7 @@ class Bootstrap(Result):
                 nothing = dict.fromkeys(("value", "stderr", "low", "high"), np.nan)
                 rows.append({"name": name, **nothing, "note": NOT_DETERMINED})
                 continue
-            low, high = ends(replicates, self.tail)
+            low, high = ends(replicates, self.confidence_level)
             stderr = float(np.std(replicates, ddof=1)) if name not in self.fit.law.fixed else np.nan
             note = "fixed" if name in self.fit.law.fixed else ""
             rows.append({"name": name, "value": value, "stderr": stderr, "low": low, "high": high, "note": note})
@@ -182,7 +172,7 @@ class Bootstrap(Result):
         values = logarithm(replicates) if logarithmic else replicates
         if kind != "confidence":
             values = values + self._scatter(values.shape)
-        low, high = ends(values, self.tail)
+        low, high = ends(values, self.confidence_level)
         if kind == "extrapolation":
             middle = np.asarray(self.fit.link.metric(self.fit.latent(N, D, R, **columns)))
             middle = logarithm(middle) if logarithmic else middle

@@ -222,10 +222,11 @@ def trained_models(table: Any, link: Link) -> list[TrainedModel]:
     def mean(rows: np.ndarray) -> float:
         return float(latent[rows].mean()) if len(rows) else np.nan
 
+    is_closed, is_gold, is_random = (kind == name for name in (CLOSED, GOLD, RANDOM))
+    is_shown = (r > 0) & ~(is_closed | is_gold | is_random)
     found = []
     for rows in _grouped(group):
-        closed, gold, random = (rows[kind[rows] == name] for name in (CLOSED, GOLD, RANDOM))
-        shown = rows[(r[rows] > 0) & ~np.isin(kind[rows], [CLOSED, GOLD, RANDOM])]
+        closed, gold, random, shown = (rows[here[rows]] for here in (is_closed, is_gold, is_random, is_shown))
         at = n[rows[0]], d[rows[0]], int(experiment[rows[0]])
         losses = mean(closed), mean(gold), mean(random)
         found.append(TrainedModel(*at, *losses, r[shown], latent[shown], hits[shown]))

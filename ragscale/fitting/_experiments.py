@@ -95,8 +95,9 @@ def merged(experiment: np.ndarray, group: np.ndarray) -> np.ndarray:
 def warn_of_checkpoints(table: Any) -> None:
     """Warn where one N has so many D, or such even ones, that they are checkpoints of one run."""
     counts = table[["N", "D"]].drop_duplicates().sort_values(["N", "D"])
+    many = counts.groupby("N")["D"].transform("size") >= min(_EVENLY_MANY, _MANY)  # most tables have no such N
     suspects = []
-    for n, rows in counts.groupby("N"):
+    for n, rows in counts[many].groupby("N"):
         steps = np.diff(rows["D"].to_numpy(float))
         even = len(steps) + 1 >= _EVENLY_MANY and np.ptp(steps) <= 0.02 * steps.mean()
         if len(rows) >= _MANY or even:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from ragscale.errors import ConfigError, FitError, RagscaleError
+from ragscale.errors import ConfigError, RagscaleError
 from ragscale.fitting._conditions import as_hit_rate, measured_curve, rows_for
 from ragscale.fitting._determined import drop_undetermined
 from ragscale.fitting._evidence import evidence
@@ -22,7 +22,8 @@ from ragscale.fitting.solver._links import Link
 from ragscale.fitting.solver._make_link import make_link
 from ragscale.fitting.solver._objective import LossName, Objective
 from ragscale.fitting.solver._problem import Problem
-from ragscale.fitting.solver._varpro import Solution, distinct, join, refine, scattered_starts, starts
+from ragscale.fitting.solver._search import solve
+from ragscale.fitting.solver._varpro import Solution
 
 
 def fit_manifold(
@@ -248,37 +249,6 @@ def fit_table(
         problem = Problem(law, link, objective, space=space, table=rows)
         solution = solve(problem, solution)
     return replace(make_fit(problem, solution, table, words, left_out), dropped=dropped)
-
-
-def solve(problem: Problem, near: Solution | None = None) -> Solution:
-    """Return every distinct local minimum, best first; ``near`` adds starts.
-
-    Raises
-    ------
-    FitError
-        When no start leads to a finite objective.
-    """
-    weight = problem.table.weight
-    c, u = starts(problem, weight)
-    if near is not None:
-        c, u = np.concatenate([near.c, c]), np.concatenate([near.u, u])
-    solution = distinct(refine(problem, c, u, np.broadcast_to(weight, (len(u), len(weight)))))
-    if len(solution.value) and _is_rugged(solution):
-        solution = distinct(join(solution, _search_wider(problem, weight)))
-    if not len(solution.value):
-        rows = f"{len(problem.table.y)} rows, values {problem.table.y.min():g} to {problem.table.y.max():g}"
-        raise FitError(f"the law {problem.law.name!r} has no finite objective on this table ({rows}): try another law")
-    return solution
-
-
-def _is_rugged(solution: Solution) -> bool:
-    """Say whether there may be better minima than the grid showed: several nearly as good, or none proven."""
-    return not solution.converged[0] or int((solution.value < 1.02 * solution.value[0]).sum()) > 1
-
-
-def _search_wider(problem: Problem, weight: np.ndarray) -> Solution:
-    c, u = scattered_starts(problem, weight)
-    return refine(problem, c, u, np.broadcast_to(weight, (len(u), len(weight))))
 
 
 def make_fit(problem: Problem, solution: Solution, table: pd.DataFrame, words: str, left_out: str = "") -> ManifoldFit:

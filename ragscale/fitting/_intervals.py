@@ -3,30 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 from ragscale.errors import FitError
-
-
-def expanded(confidence_level: float, n_clusters: int, n_parameters: int) -> float:
-    """Return the share of replicates beyond each end of an interval, for few trained models.
-
-    A percentile interval of C resampled models with p parameters is too narrow in two ways: replicates spread by
-    (C - p) / C too little in variance, and normal quantiles stand where Student's should. Both are made good by going
-    further out in the replicates (Hesterberg's expanded percentiles).
-
-    Examples
-    --------
-    >>> round(expanded(0.95, 10**6, 5), 4), round(expanded(0.95, 48, 7), 4)
-    (0.025, 0.0145)
-
-    References
-    ----------
-    Hesterberg 2015, The American Statistician 69(4), section 5.3 (expanded percentile interval).
-    """
-    spare = max(n_clusters - n_parameters, 1)
-    wide = stats.t.ppf(0.5 + confidence_level / 2, spare) * np.sqrt(n_clusters / spare)
-    return float(stats.norm.sf(wide))
 
 
 def logarithm(values: np.ndarray) -> np.ndarray:
@@ -35,14 +13,15 @@ def logarithm(values: np.ndarray) -> np.ndarray:
         return np.where(values > 0, np.log(np.maximum(values, 1e-300)), np.where(np.isnan(values), np.nan, -np.inf))
 
 
-def ends(values: np.ndarray, tail: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the quantiles ``tail`` and 1 - ``tail`` over the first axis; infinite values count as what they are.
+def ends(values: np.ndarray, confidence_level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the percentile interval over the first axis; infinite values count as what they are.
 
     Raises
     ------
     FitError
         When a replicate is NaN.
     """
+    tail = (1.0 - confidence_level) / 2.0
     if np.isnan(values).any():
         raise FitError(
             f"{np.isnan(values).any(axis=tuple(range(1, values.ndim))).sum()} replicates are not numbers here"

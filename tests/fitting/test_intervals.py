@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 import ragscale as rs
 from ragscale.datasets import simulate
 from ragscale.errors import ConfigError, FitError
 from ragscale.fitting import _resampling as resampling
-from ragscale.fitting._intervals import conformal_factor, ends, expanded, finite, logarithm
+from ragscale.fitting._intervals import conformal_factor, ends, finite, logarithm
 from ragscale.fitting._table import row_weights
 
 
@@ -27,17 +26,17 @@ def fit() -> rs.ManifoldFit:
 
 def test_ends_are_quantiles_and_infinite_replicates_count() -> None:
     values = np.random.default_rng(0).standard_normal((1000, 3))
-    low, high = ends(values, 0.025)
-    assert np.array_equal(low, np.quantile(values, 0.025, axis=0))
-    assert np.array_equal(high, np.quantile(values, 0.975, axis=0))
+    low, high = ends(values, 0.95)
+    assert np.allclose(low, np.quantile(values, 0.025, axis=0), rtol=1e-12)
+    assert np.allclose(high, np.quantile(values, 0.975, axis=0), rtol=1e-12)
     values[:10] = -np.inf
-    low, _ = ends(values, 0.025)
+    low, _ = ends(values, 0.95)
     assert np.isfinite(low).all()
     values[:30] = -np.inf
-    assert np.isneginf(ends(values, 0.025)[0]).all()
+    assert np.isneginf(ends(values, 0.95)[0]).all()
     values[0, 0] = np.nan
     with pytest.raises(FitError, match="1 replicates are not numbers"):
-        ends(values, 0.025)
+        ends(values, 0.95)
 
 
 def test_logarithms_of_what_is_not_positive_are_very_low() -> None:
@@ -84,30 +83,17 @@ def test_replicates_below_zero_end_at_zero() -> None:
         boot.interval(3e9, 2e10, 1e60)
 
 
-# Few models ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_tail_is_students_and_widened_by_the_parameters_spent() -> None:
-    for level, count, p in ((0.95, 48, 7), (0.9, 20, 5), (0.99, 12, 3)):
-        wide = stats.t.ppf(0.5 + level / 2, count - p) * np.sqrt(count / (count - p))
-        assert expanded(level, count, p) == pytest.approx(stats.norm.cdf(-wide), rel=1e-12)
-    assert expanded(0.95, 10**7, 5) == pytest.approx(0.025, rel=1e-4)
-    assert 0 <= expanded(0.95, 3, 7) < 0.025
-    tails = [expanded(0.95, count, 5) for count in (8, 12, 20, 50, 500)]
-    assert tails == sorted(tails)
-
-
-def test_intervals_go_as_far_out_as_the_tail_says(fit: rs.ManifoldFit) -> None:
-    boot = rs.bootstrap(fit, n_resamples=400, rng=0)
-    assert boot.tail == expanded(0.95, 48, 7)
-    low, high = np.quantile(boot.theta.alpha, [boot.tail, 1 - boot.tail])
-    assert boot.params.loc["alpha", "low"] == low
-    assert boot.params.loc["alpha", "high"] == high
+def test_intervals_are_percentiles_of_the_replicates(fit: rs.ManifoldFit) -> None:
+    boot = rs.bootstrap(fit, n_resamples=400, confidence_level=0.9, rng=0)
+    low, high = np.quantile(boot.theta.alpha, [0.05, 0.95])
+    assert boot.params.loc["alpha", "low"] == pytest.approx(low, rel=1e-12)
+    assert boot.params.loc["alpha", "high"] == pytest.approx(high, rel=1e-12)
     surface = np.log(boot.predict(1e9, 2e10, 1e9))
     interval = np.log(np.array(boot.interval(1e9, 2e10, 1e9)))
-    assert interval == pytest.approx(np.quantile(surface, [boot.tail, 1 - boot.tail]), rel=1e-12)
-    rows = rs.bootstrap(fit, n_resamples=20, by="rows", rng=0)
-    assert rows.tail == expanded(0.95, 336, 7)
+    assert interval == pytest.approx(np.quantile(surface, [0.05, 0.95]), rel=1e-12)
+
+
+# Few rows ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_scatter_has_the_degrees_of_freedom_that_the_fit_spent(fit: rs.ManifoldFit) -> None:
