@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from ragscale import results as results_table
+from ragscale._extras import require
 from ragscale._files import atomic_write, file_digest, value_digest
 from ragscale.errors import CheckpointError, RagscaleError
 from ragscale.evaluation import evaluate
@@ -114,6 +115,7 @@ def checkpoint_of(train_folder: Path) -> Path:
 
 def evaluate_run(folder: Path, inputs: EvaluateInputs, folders: dict[str, Path]) -> list[str]:
     """Score one checkpoint closed-book, with every store of its cells, and under the controls."""
+    require("torch", "train")  # before its threads are limited
     prepared = load_prompts(folders["questions"] / "prompts", set(inputs.stores) | {0})
     checkpoint = Checkpoint.load(checkpoint_of(folders["train"]))
     with limited_threads(inputs.threads):
