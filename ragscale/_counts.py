@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Iterable
@@ -67,10 +68,26 @@ def as_counts(name: str, values: Any, *, least: int = 0, error: type[RagscaleErr
     return counts
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is one finite real number; True is none."""
+    if isinstance(value, bool | str | bytes) or type(value).__name__ in ("bool", "bool_"):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
 def whole_or_same(value: Any) -> Any:
     """Return a whole number as an int and anything else as it is, for a caller that words its own problem."""
     number = None if value is None else _whole(value)
     return value if number is None else number
+
+
+def whole_or_zero(value: Any) -> int:
+    """Return a whole number as an int, and 0 for anything else: a count that no "at least 1" lets through."""
+    number = None if value is None else _whole(value)
+    return 0 if number is None else number
 
 
 def _whole(value: Any) -> int | None:

@@ -53,6 +53,8 @@ def check_arguments(
             problems.append(f"{name} must be a whole number of at least {least}, got {value!r}")
     if isinstance(max_length, int) and max_length > model.max_length:
         problems.append(f"max_length must be from 2 to the model's {model.max_length} tokens, got {max_length}")
+    if retriever is not None and not hasattr(retriever, "n_tokens_served"):
+        raise ConfigError(f"cannot prepare the evaluation: retriever must be an indexed Retriever, got {retriever!r}")
     if retriever is None and positive and {"retrieved", "random"} & set(conditions):
         problems.append(f"store_tokens has {positive} but there is no retriever: pass retriever=")
     if retriever is not None and positive and max(positive) > retriever.n_tokens_served:

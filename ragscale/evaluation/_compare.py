@@ -157,6 +157,9 @@ def decompose_gain(samples: pd.DataFrame, metric: str = "nll_per_byte") -> pd.Da
 
 
 def _cells(samples: pd.DataFrame) -> dict[tuple[str, str, int], pd.DataFrame]:
+    missing = sorted({"task", "condition", "R", "id"} - set(getattr(samples, "columns", ())))
+    if missing:
+        raise ConfigError(f"samples must be Evaluation.samples; the columns {', '.join(missing)} are missing")
     if "seed" in samples and samples[[c for c in ("N", "D", "seed") if c in samples]].drop_duplicates().shape[0] > 1:
         raise ConfigError("the samples are of several models: compare one at a time")
     rows: dict[tuple[str, str, int], list[int]] = {}

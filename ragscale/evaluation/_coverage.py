@@ -66,7 +66,10 @@ def answers_of(example: Example) -> tuple[str, ...]:
     """Return the strings whose presence counts as evidence; none for yes/no questions."""
     if {choice.lower() for choice in example.choices} == {"no", "yes"}:
         return ()
-    return tuple(answer for answer in example.answers if answer.lower() not in ("yes", "no"))
+    answers = example.answers
+    if not answers and example.answer_index is not None:
+        answers = example.choices[example.answer_index : example.answer_index + 1]
+    return tuple(answer for answer in answers if answer.lower() not in ("yes", "no"))
 
 
 def can_be_found(example: Example) -> bool:

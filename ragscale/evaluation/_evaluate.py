@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ragscale._counts import as_count
 from ragscale._files import check_fields, damaged, read_json, value_digest, write_json
 from ragscale.errors import CheckpointError, ConfigError, EvaluationWarning
 from ragscale.evaluation import _answers
@@ -118,6 +119,9 @@ def evaluate(
     --------
     ``rs.evaluate("checkpoints/30M-600M", ["sciq.jsonl"], retriever=bm25, store_tokens=[0, 10**6, 10**7]).results``
     """
+    N, D = (None if value is None else float(as_count(name, value)) for name, value in (("N", N), ("D", D)))
+    model_seed = None if model_seed is None else as_count("model_seed", model_seed)
+    batch_tokens = None if batch_tokens is None else as_count("batch_tokens", batch_tokens, least=1)
     loaded = load_language_model(
         model,
         tokenizer=tokenizer,
@@ -168,8 +172,8 @@ def evaluate(
     if prepared.max_length > lm.max_length:
         raise ConfigError(f"prompts of up to {prepared.max_length} tokens, but the model reads {lm.max_length}")
     identity = {
-        "N": loaded.N if N is None else float(N),
-        "D": loaded.D if D is None else float(D),
+        "N": loaded.N if N is None else N,
+        "D": loaded.D if D is None else D,
         "N_total": loaded.N_total,
         "seed": loaded.seed if model_seed is None else model_seed,
     }

@@ -189,7 +189,7 @@ def gold_texts(gold: Mapping[str, str] | Iterable[Passage] | None) -> dict[str, 
     pairs: list[tuple[Any, Any]]
     if isinstance(gold, Mapping):
         pairs = [(identity, getattr(text, "text", text)) for identity, text in gold.items()]
-    elif isinstance(gold, str):
+    elif isinstance(gold, str) or not isinstance(gold, Iterable):
         pairs = [(None, gold)]
     else:
         pairs = [(getattr(passage, "id", None), getattr(passage, "text", passage)) for passage in gold]

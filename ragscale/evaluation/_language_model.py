@@ -168,6 +168,8 @@ class LanguageModel(ABC):
             When a prompt is empty, or leaves no room for ``max_new_tokens`` within ``max_length``.
         """
         room = self.max_length - max_new_tokens
+        if isinstance(prompts, str):
+            raise ConfigError("prompts must be token ids, several of them, got a text: encode([text]) first")
         stop = (stop,) if isinstance(stop, str) else stop
         bad = [row for row, prompt in enumerate(prompts) if not 1 <= len(prompt) <= room]
         if bad:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ragscale._counts import whole_or_same
 from ragscale._files import value_digest
-from ragscale.errors import EvaluationWarning, TaskError
+from ragscale.errors import ConfigError, EvaluationWarning, TaskError
 from ragscale.evaluation._arguments import check_arguments
 from ragscale.evaluation._coverage import UNKNOWN, can_be_found, contains_answer
 from ragscale.evaluation._evidence import Evidence, EvidenceSource, answer_rows, gold_texts
@@ -131,9 +131,11 @@ def prepare_prompts(
     ConfigError
         Listing every problem of the arguments.
     """
+    if not isinstance(tasks, Task | str | os.PathLike | Iterable):
+        raise ConfigError(f"tasks must be a Task, a path, a task name, or several of them, got {tasks!r}")
     listed = [tasks] if isinstance(tasks, Task | str | os.PathLike) else list(tasks)
-    loaded = [task if isinstance(task, Task) else load_task(task) for task in listed]
-    conditions = [condition] if isinstance(condition, str) else list(condition)
+    loaded = [load_task(task) if isinstance(task, str | os.PathLike) else task for task in listed]
+    conditions = [condition] if isinstance(condition, str) or not isinstance(condition, Iterable) else list(condition)
     k, n_shot, seed = whole_or_same(k), whole_or_same(n_shot), whole_or_same(seed)
     limit = model.max_length if max_length is None else whole_or_same(max_length)
     stores = check_arguments(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from ragscale._counts import whole_or_same
 from ragscale._files import value_digest
 from ragscale.errors import ConfigError
 
@@ -68,7 +69,13 @@ class PromptTemplate:
         ]
         if self.order not in ("best_last", "best_first"):
             problems.append(f"order must be 'best_last' or 'best_first', got {self.order!r}")
-        if self.passage_tokens is not None and self.passage_tokens < 1:
+        object.__setattr__(self, "passage_tokens", whole_or_same(self.passage_tokens))
+        problems += [
+            f"{name} must be text, got {getattr(self, name)!r}"
+            for name in ("answer_prefix", "description", "passage_separator", "after_passages", "shot_separator")
+            if not isinstance(getattr(self, name), str)
+        ]
+        if self.passage_tokens is not None and not (isinstance(self.passage_tokens, int) and self.passage_tokens >= 1):
             problems.append(f"passage_tokens must be at least 1 or None, got {self.passage_tokens}")
         if problems:
             raise ConfigError("the prompt template cannot work: " + "; ".join(problems))
@@ -95,11 +102,17 @@ class PromptTemplate:
 
 
 def _field_problems(name: str, text: str, allowed: set[str], needed: str) -> Iterable[str]:
+    if not isinstance(text, str):
+        yield f"{name} must be text, got {text!r}"
+        return
     try:
-        fields = {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
+        parsed = [one for one in string.Formatter().parse(text) if one[1] is not None]
+        fields = {field for _, field, _, _ in parsed}
     except ValueError as error:
         yield f"{name} {text!r} is not a format string: {error} (write {{{{ and }}}} for braces)"
         return
+    if any(specification or conversion for _, _, specification, conversion in parsed):
+        yield f"{name} {text!r} formats a field: write its name alone, {{{needed}}}"
     unknown = sorted(fields - allowed)
     if unknown:
         yield f"{name} uses unknown fields {', '.join(unknown)}; known: {', '.join(sorted(allowed))}"

@@ -42,6 +42,7 @@ Scores = NDArray[np.float32]
 Item = TypeVar("Item")
 
 _SCHEMA, _VERSION = "ragscale.retriever", 1
+_MOST_HITS = 1 << 31  # 24 GiB of rows and scores
 _DESCRIPTION, _PASSAGES = "retriever.json", "passages.jsonl"
 _FIELDS = {
     "class": str,
@@ -243,6 +244,11 @@ class Retriever(Sealed, ABC):
 
     def _hits(self, texts: Sequence[str], k: int, counts: Sequence[int]) -> dict[int, Hits]:
         """Return the hits over the first n passages for each n of increasing counts: the checked side of a search."""
+        if len(texts) * k * max(1, len(counts)) > _MOST_HITS:
+            raise ConfigError(
+                f"k={k:,} hits for {len(texts):,} queries and {len(counts)} stores do not fit into memory: lower k "
+                f"(the index holds {self.n_passages:,} passages), or search fewer queries at a time"
+            )
         found = {n: _no_hits(len(texts), k) for n in counts}
         filled = [n for n in counts if n > 0]
         if not filled or not texts:
@@ -494,6 +500,8 @@ def _cumulative(passages: Sequence[Passage]) -> NDArray[np.int64]:
 
 
 def _check_queries(queries: str | Sequence[str]) -> list[str]:
+    if not isinstance(queries, Iterable) or isinstance(queries, bytes):
+        raise ConfigError(f"queries must be strings, got {type(queries).__name__}")
     texts = [queries] if isinstance(queries, str) else list(queries)
     wrong = [f"query {i} is a {type(text).__name__}" for i, text in enumerate(texts) if not isinstance(text, str)]
     if wrong:

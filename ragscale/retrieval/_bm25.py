@@ -6,6 +6,7 @@ passages in store order both are known for every prefix, so one pass over the po
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ragscale._counts import is_number, whole_or_zero
 from ragscale._extras import require
 from ragscale._files import atomic_write, canonical_json
 from ragscale.errors import ConfigError, MissingExtraError
@@ -89,10 +91,18 @@ class BM25Retriever(Retriever):
         problems = [
             problem
             for wrong, problem in [
-                (not k1 >= 0, f"k1 must be at least 0, got {k1!r}"),
-                (not 0 <= b <= 1, f"b must be from 0 to 1, got {b!r}"),
+                (not is_number(k1) or not k1 >= 0, f"k1 must be at least 0, got {k1!r}"),
+                (not is_number(b) or not 0 <= b <= 1, f"b must be from 0 to 1, got {b!r}"),
                 (length_encoding not in {"exact", "lucene"}, f"length_encoding {length_encoding!r} is unknown"),
-                (n_threads < 1, f"n_threads must be at least 1, got {n_threads!r}"),
+                (whole_or_zero(n_threads) < 1, f"n_threads must be at least 1, got {n_threads!r}"),
+                (
+                    stop_words is not None and not isinstance(stop_words, Iterable),
+                    f"stop_words must be a name, a list of words or None, got {stop_words!r}",
+                ),
+                (
+                    not _is_pattern(token_pattern),
+                    f"token_pattern {token_pattern!r} is no pattern with at most one group",
+                ),
             ]
             if wrong
         ]
@@ -101,7 +111,7 @@ class BM25Retriever(Retriever):
         self.k1, self.b, self.length_encoding = float(k1), float(b), length_encoding
         self.stemmer, self.token_pattern = stemmer, token_pattern
         self.stop_words = stop_words if stop_words is None or isinstance(stop_words, str) else tuple(stop_words)
-        self.n_threads, self.compiled = n_threads, compiled
+        self.n_threads, self.compiled = whole_or_zero(n_threads), compiled
 
     def _index(self, passages: Sequence[Passage]) -> None:
         from scipy.sparse import csr_array
@@ -305,6 +315,13 @@ class BM25Retriever(Retriever):
     def _describe(self) -> dict[str, Any]:
         n_bytes = sum(getattr(self, f"_{name}").nbytes for name in _ARRAYS)
         return {"bytes": n_bytes, "n_terms": len(self._analyzer.vocabulary), "n_postings": len(self._rows)}
+
+
+def _is_pattern(token_pattern: Any) -> bool:
+    try:
+        return token_pattern is None or re.compile(token_pattern).groups <= 1
+    except (re.error, TypeError, RecursionError, OverflowError):
+        return False
 
 
 def _lucene_lengths(lengths: NDArray[np.int32]) -> NDArray[np.int64]:

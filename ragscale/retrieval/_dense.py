@@ -13,7 +13,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ragscale._counts import as_counts
+from ragscale._counts import as_counts, whole_or_zero
 from ragscale._files import atomic_write, read_json, write_json
 from ragscale.errors import CheckpointError, ConfigError
 from ragscale.passages import Passage
@@ -133,7 +133,13 @@ class DenseRetriever(Retriever):
             problems.append(f"metric must be 'inner_product', 'cosine' or 'l2', got {metric!r}")
         least = {"depth": depth, "n_probe": n_probe, "ef_search": ef_search, "train_size": train_size}
         least |= {"block_size": block_size, "build_threads": build_threads}
-        problems += [f"{name} must be at least 1, got {n}" for name, n in least.items() if n is not None and n < 1]
+        problems += [
+            f"{name} must be at least 1, got {n!r}"
+            for name, n in least.items()
+            if n is not None and (isinstance(n, float) or whole_or_zero(n) < 1)
+        ]
+        if not isinstance(index, str):
+            raise ConfigError(f"index must be 'flat' or a faiss factory string, got {index!r}")
         if device != "cpu" and index.lower() != "flat":
             problems.append(
                 f"device={device!r} searches index='flat' only, got index={index!r}: approximate indexes run on the "

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ragscale._counts import whole_or_zero
 from ragscale._files import read_json, write_json
 from ragscale.errors import ConfigError
 from ragscale.passages import Passage
@@ -54,11 +55,13 @@ class ShardedDenseRetriever(Retriever):
         shard_size: int = 1_000_000,
         directory: str | os.PathLike[str] | None = None,
     ) -> None:
-        if shard_size < 1:
+        if not isinstance(template, DenseRetriever):
+            raise ConfigError(f"template must be a DenseRetriever, got {template!r}")
+        if whole_or_zero(shard_size) < 1:
             raise ConfigError(f"shard_size must be at least 1, got {shard_size}")
         if template.increments:
             raise ConfigError("a sharded retriever takes no increments: every shard begins a new graph already")
-        self.template, self.shard_size, self.directory = template, shard_size, directory
+        self.template, self.shard_size, self.directory = template, whole_or_zero(shard_size), directory
 
     def _index(self, passages: Sequence[Passage]) -> None:
         self._encoder = self.template.encoder.fitted(_Texts(passages))

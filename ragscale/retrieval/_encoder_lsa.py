@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ragscale._counts import whole_or_zero
 from ragscale._extras import require
 from ragscale._files import atomic_write, read_json, value_digest, write_json
 from ragscale._scripts import spaced
@@ -65,9 +66,9 @@ class LsaEncoder(Encoder):
         stop_words: str | None = "english",
         seed: int = 0,
     ) -> None:
-        if n_components < 1:
+        if whole_or_zero(n_components) < 1:
             raise ConfigError(f"n_components must be at least 1, got {n_components}")
-        self.n_components, self.ngram_range, self.min_df = n_components, ngram_range, min_df
+        self.n_components, self.ngram_range, self.min_df = whole_or_zero(n_components), ngram_range, min_df
         self.max_features, self.stop_words, self.seed = max_features, stop_words, seed
         self._vectorizer: Any = None
         self._components: NDArray[np.float64] | None = None

@@ -7,7 +7,7 @@ rank order and decides on each by itself and those before it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +142,7 @@ class FilteredRetriever(Wrapper):
     """
 
     def __init__(self, retriever: Retriever, filters: Sequence[Filter]) -> None:
-        filters = (filters,) if callable(filters) else tuple(filters)
+        filters = (filters,) if callable(filters) or not isinstance(filters, Iterable) else tuple(filters)
         wrong = [repr(one) for one in filters if not callable(one)]
         if not isinstance(retriever, Retriever) or not filters or wrong:
             raise ConfigError(

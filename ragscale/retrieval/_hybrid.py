@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ragscale._counts import whole_or_zero
 from ragscale.errors import ConfigError
 from ragscale.retrieval._base import Retriever
+from ragscale.retrieval._checked import checked_hits
 from ragscale.retrieval._fusion import Fusion, WeightedSum, reciprocal_rank_fusion
 from ragscale.retrieval._hits import Hits, in_order
 from ragscale.retrieval._metrics import Relevant, ndcg
@@ -61,9 +63,9 @@ class HybridRetriever(Wrapper):
             raise ConfigError("the same retriever stands twice in this hybrid; give it a larger weight instead")
         if not callable(fusion):
             raise ConfigError(f"fusion must be callable, e.g. reciprocal_rank_fusion, got {fusion!r}")
-        if depth < 1:
+        if whole_or_zero(depth) < 1:
             raise ConfigError(f"depth must be at least 1, got {depth!r}")
-        self.fusion, self.depth = fusion, depth
+        self.fusion, self.depth = fusion, whole_or_zero(depth)
 
     @property
     def retrievers(self) -> tuple[Retriever, ...]:
@@ -72,7 +74,13 @@ class HybridRetriever(Wrapper):
 
     def _search_nested(self, queries: Sequence[str], k: int, n_passages_per_store: Sequence[int]) -> list[Any]:
         found = [self._part_hits(arm, queries, self.depth, n_passages_per_store) for arm in self.retrievers]
-        return [in_order(*self.fusion([by_store[n] for by_store in found]), k) for n in n_passages_per_store]
+        name = f"the fusion {getattr(self.fusion, '__name__', type(self.fusion).__name__)}"
+        return [
+            checked_hits(
+                self.fusion([by_store[n] for by_store in found]), name=name, n_queries=len(queries), k=k, n_passages=n
+            )
+            for n in n_passages_per_store
+        ]
 
     def with_fusion(self, fusion: Fusion) -> HybridRetriever:
         """Return a hybrid of the same arms, indexed already, with another fusion."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ragscale._counts import whole_or_zero
 from ragscale._extras import from_pretrained, require
 from ragscale._scripts import whole_characters
 from ragscale.errors import ConfigError
@@ -46,12 +47,12 @@ class Reranker(Wrapper):
     """
 
     def __init__(self, retriever: Retriever, scorer: Scorer, *, depth: int = 100) -> None:
-        if not isinstance(retriever, Retriever) or not callable(scorer) or depth < 1:
+        if not isinstance(retriever, Retriever) or not callable(scorer) or whole_or_zero(depth) < 1:
             raise ConfigError(
                 "a reranker takes a retriever, a callable scorer and a depth of at least 1, got "
                 f"{type(retriever).__name__}, {type(scorer).__name__} and {depth!r}"
             )
-        self.scorer, self.depth = scorer, depth
+        self.scorer, self.depth = scorer, whole_or_zero(depth)
 
     @property
     def retriever(self) -> Retriever:
@@ -72,9 +73,14 @@ class Reranker(Wrapper):
         return [in_order(found[n].ids, scores[n], k) for n in n_passages_per_store]
 
     def _score(self, query: str, passages: list[Passage]) -> NDArray[np.float32]:
-        values = np.asarray(self.scorer(query, passages), dtype=np.float32)
+        try:
+            values = np.asarray(self.scorer(query, passages), dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"the scorer gave no numbers for {len(passages)} passages: {error}") from error
         if values.shape != (len(passages),):
             raise ConfigError(f"the scorer returned shape {values.shape} for {len(passages)} passages")
+        if np.isnan(values).any():
+            raise ConfigError(f"the scorer returned a score that is not a number for {query[:80]!r}")
         return values
 
 
