@@ -24,6 +24,7 @@ from ragscale.evaluation._prepare import Cell, PreparedPrompts, Prompt, as_dict,
 from ragscale.evaluation._prompts import PromptTemplate
 from ragscale.evaluation._queries import GoldInQuery, QueryRule
 from ragscale.evaluation._tasks import Task
+from ragscale.results import higher_is_better
 
 if TYPE_CHECKING:
     from ragscale.passages import Passage
@@ -377,7 +378,8 @@ def _results(samples: pd.DataFrame, prepared: PreparedPrompts, identity: Mapping
                 "R": float(cell.R),
                 "value": metric.pop("value"),
                 "task": cell.task.name,
-                "metric": metric.pop("metric"),
+                "metric": metric["metric"],
+                "higher_is_better": higher_is_better(metric.pop("metric")),
                 "seed": identity["seed"],
                 "N_total": identity["N_total"],
                 "condition": cell.condition,

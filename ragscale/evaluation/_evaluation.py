@@ -29,7 +29,7 @@ class Evaluation(Result):
     ----------
     results : DataFrame
         Rows of the results table: ``N, D, R, value, task, metric, seed, stderr, n_examples, k, retriever, condition,
-        chance, query, n_shot, hit_rate, answer_in_store, n_cut, prompts`` and ``N_total``.
+        chance, query, n_shot, hit_rate, answer_in_store, n_cut, prompts, higher_is_better`` and ``N_total``.
     samples : DataFrame
         One row per question, condition and store size, from which every metric can be computed anew.
     info : mapping

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ragscale.errors import ResultsError, ResultsWarning
+from ragscale.results._metric_names import RISING, kind_of
 from ragscale.results._table import validate
 
 _COLUMNS = ("variant", "index_label", "task", "metric_key", "metric_value", "model_scale")
@@ -109,6 +110,7 @@ def _read_file(file: Path, problems: list[str]) -> pd.DataFrame | None:
                 "value": value,
                 "task": row["task"],
                 "metric": metric,
+                "higher_is_better": None if (kind := kind_of(metric)) is None else kind in RISING,
                 "filter": filter_name or "none",
                 "seed": int(match["seed"] or _DEFAULT_SEED),
                 "k": int(match["k"]) if match["k"] else pd.NA,

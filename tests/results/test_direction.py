@@ -87,3 +87,12 @@ def test_metrics_of_both_kinds_are_refused_and_of_one_kind_are_not():
 def test_any_name_is_told_or_refused(name):
     with contextlib.suppress(RagscaleError):
         assert higher_is_better(name) in (True, False)
+
+
+def test_every_metric_that_ragscale_measures_is_known():
+    from ragscale.evaluation._metrics import metric_names
+
+    for kind in ("text", "multiple_choice", "yes_no", "last_word", "likelihood", "generate"):
+        for name in metric_names(kind, pmi=True):
+            rises = name.startswith("acc") or name in {"margin", "greedy_match", "exact_match", "f1", "contains"}
+            assert higher_is_better(name) is rises
