@@ -132,7 +132,7 @@ def small_runs(path: Path) -> list[dict[str, Any]]:
     table = pd.read_csv(path).sort_values("learning_rate")
     for (model, d, batch), runs in table.groupby(["model", "D", "batch_tokens"]):
         rates, losses = np.log(runs.learning_rate.to_numpy(float)), runs.loss.to_numpy(float)
-        if len(runs) < 4:
+        if len(runs) < 3:
             continue
         n, core = float(runs.N.iloc[0]), float(runs.N_core.iloc[0])
         row = {"model": model, "D": int(d), "batch": int(batch), "best_rate": float(np.exp(rates[losses.argmin()]))}
