@@ -54,7 +54,7 @@ axes.legend(frameon=False)
 # the same: the exchange rate is the ratio of their prices.
 
 knee = rs.knee_point(bootstrap, N=[1e8, 1e9, 3e9])
-print(knee.to_frame()[["N", "D", "low", "high", "status"]].to_string(index=False))
+print(knee.to_frame()[["N", "D", "D_low", "D_high", "status"]].to_string(index=False))
 best = rs.optimal_allocation(fit, N=1e9, budget=5e10)
 print(rs.exchange_rate(fit, N=1e9, D=best.D, R=best.R))
 
