@@ -185,7 +185,7 @@ def _gate_table(share: float, *, gold: bool, noise: float, seed: int) -> tuple[p
 # Simulated worlds ----------------------------------------------------------------------------------------------------
 
 
-def worlds(n_tables: int = 3) -> list[dict[str, Any]]:
+def worlds(n_tables: int = 2) -> list[dict[str, Any]]:
     """Return the family that auto takes and the regret of its split, by world and scale."""
     rows = []
     scales = {
