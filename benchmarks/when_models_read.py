@@ -134,6 +134,82 @@ def threshold(row: dict[str, Any]) -> float:
     return float(np.exp(x[0] + (x[1] - x[0]) * np.clip((READS - y[0]) / (y[1] - y[0]), 0, 1)))
 
 
+def table(runs: list[dict[str, Any]]) -> str:
+    """Return a Markdown table: one row per configuration, with the median threshold and how many runs read."""
+    import pandas as pd
+
+    frame = pd.DataFrame(runs)
+    frame["threshold"] = frame["threshold"].astype(float).fillna(np.inf)
+    keys = ["width", "rows", "batch", "rate", "reading_share", "tied"]
+    lines = [
+        "| width | rows of | batch | rate at 768 | tied | runs that read | D at which they begin, median (range) |"
+    ]
+    lines.append("|--:|--:|--:|--:|---|--:|---|")
+    for key, part in frame.groupby(keys):
+        width, rows, batch, rate, _, tied = key
+        each = np.sort(part["threshold"].to_numpy())
+        middle = float(np.mean(each[[(len(each) - 1) // 2, len(each) // 2]]))
+        words = [f"{x / 1e6:.2f}M" if np.isfinite(x) else "beyond 1.5M" for x in (middle, each[0], each[-1])]
+        read = f"{int(np.isfinite(each).sum())} of {len(each)}"
+        label = "yes" if tied else "no"
+        lines.append(
+            f"| {width} | {rows} | {batch:,} | {rate:g} | {label} | {read} | {words[0]} ({words[1]} to {words[2]}) |"
+        )
+    return "\n".join(lines)
+
+
+def slope(runs: list[dict[str, Any]], width: int, n_resamples: int = 500) -> tuple[float, float, float]:
+    """Return d ln D0 / d ln(batch) with its 95 % interval: a lognormal threshold, censored at the largest D.
+
+    The published law says 1/2 (tokens grow with the root of rows x row length); if the number of steps decided it, 1.
+    """
+    from scipy.optimize import minimize
+    from scipy.stats import norm
+
+    rate = 0.006 if width == 64 else 0.004
+    names, wanted = ("width", "rows", "rate", "reading_share", "tied"), (width, 96, rate, 0.5, True)
+    some = [run for run in runs if tuple(run[name] for name in names) == wanted]
+    x = np.log([r["batch"] / 1536 for r in some])
+    y = np.array([np.log(r["threshold"]) if r["threshold"] else np.nan for r in some])
+    censored, most = np.isnan(y), np.log(max(some[0]["D"]))
+
+    def fit(rows: np.ndarray) -> float:
+        def cost(p: np.ndarray) -> float:
+            mean, sd = p[0] + p[1] * x[rows], np.exp(p[2])
+            seen = norm.logpdf(np.where(censored[rows], 0, y[rows]), mean, sd)
+            return -float(np.where(censored[rows], norm.logsf(most, mean, sd), seen).sum()) + 0.01 * p[2] ** 2
+
+        return float(minimize(cost, [np.log(8e5), 0.5, -0.5], method="Nelder-Mead", options={"maxiter": 2000}).x[1])
+
+    rng = np.random.default_rng(0)
+    groups = [np.flatnonzero(x == value) for value in np.unique(x)]
+    draws = [fit(np.concatenate([rng.choice(g, len(g)) for g in groups])) for _ in range(n_resamples)]
+    return (fit(np.arange(len(some))), *np.quantile(draws, [0.025, 0.975]))
+
+
+def draw(runs: list[dict[str, Any]], path: Path) -> None:
+    """Draw the gain of every run against D, one panel per batch, for the base configuration and for width 128."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = [(64, 768), (64, 1536), (64, 3072), (64, 6144), (128, 1536), (128, 6144)]
+    figure, axes = plt.subplots(2, 3, figsize=(10, 5.6), sharex=True, sharey=True, layout="constrained")
+    for ax, (width, batch) in zip(axes.flat, panels, strict=True):
+        some = [r for r in runs if (r["width"], r["batch"], r["rows"], r["reading_share"]) == (width, batch, 96, 0.5)]
+        for run in [r for r in some if r["tied"] and r["rate"] == (0.006 if width == 64 else 0.004)]:
+            ax.plot(run["D"], run["gain"], marker="o", markersize=3, linewidth=1.1)
+        ax.axhline(READS, color="0.5", linewidth=0.8, linestyle="--")
+        ax.set(xscale="log", title=f"width {width}, {batch:,} tokens a step")
+        ax.set_xticks([1e5, 2e5, 5e5, 1e6], ["0.1M", "0.2M", "0.5M", "1M"])
+        ax.minorticks_off()
+    figure.supxlabel("pretraining tokens D")
+    figure.supylabel("gain of the right passage over a wrong one (nats per answer token)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
@@ -144,7 +220,16 @@ def main() -> None:
         "--budget", type=float, default=300, help="seconds; runs that are not done by then are left out"
     )
     parser.add_argument("--out", type=Path, default=HERE / "results" / "when_models_read.json")
+    parser.add_argument("--publish", action="store_true", help="print the table and draw the picture of --out")
     options = parser.parse_args()
+    if options.publish:
+        runs = json.loads(options.out.read_text())["runs"]
+        print(table(runs))
+        for width in (64, 128):
+            value, low, high = slope(runs, width)
+            print(f"width {width}: d ln D0 / d ln(batch) = {value:.2f} [{low:.2f}, {high:.2f}]")
+        draw(runs, HERE.parent / "docs" / "_static" / "studies" / "when-models-read.png")
+        return
     started = time.monotonic()
     runs = plan(options.seeds)
     tokens, documents = TOKENS, 40_000
