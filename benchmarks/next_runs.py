@@ -59,6 +59,8 @@ def buy(train: pd.DataFrame, test: pd.DataFrame, law: str, share: float) -> tupl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--only", default="", help="a task or a law")
+    parser.add_argument("--shares", type=float, nargs="*", default=SHARES)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = []
@@ -67,9 +69,11 @@ def main() -> None:
         parts = {name: part.drop(columns="part").reset_index(drop=True) for name, part in table.groupby("part")}
         train, test = parts["train"].assign(metric="loss"), parts["test"]
         for law in laws:
-            for i, share in enumerate(SHARES):
+            if options.only not in ("", task, law):
+                continue
+            for share in options.shares:
                 have, spent = buy(train, test, law, share)
-                published = {name: PUBLISHED[task][name][i] for name in ("theirs", "v_opt")}
+                published = {name: PUBLISHED[task][name][SHARES.index(share)] for name in ("theirs", "v_opt")}
                 row = {"task": task, "law": law, "share": share, "spent": round(spent, 4), "runs": len(have)}
                 rows.append({**row, **score(train.loc[have], test, law), **published})
                 print(rows[-1], flush=True)

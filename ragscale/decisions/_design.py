@@ -17,7 +17,8 @@ _STEP = 1e-4
 _LEAST_NOISE = 0.003  # relative; what two seeds of one run differ by at least
 _PRIOR_LOG = 1.5  # standard deviation of the logarithm of a positive parameter that the data do not determine
 _PRIOR_EXPONENT = 0.15
-_MISFIT = 0.002  # relative error of a law over a factor e in N or D
+MISFITS = (0.0005, 0.004)
+"""Relative error of a law over a factor e in N or D, as far as it may be known: a good law, and an ordinary one."""
 _START = {"alpha": 0.34, "beta": 0.3}
 
 
@@ -128,12 +129,12 @@ def _typical(law: ScalingLaw, table: Any) -> dict[str, float]:
 
 
 def misfit_columns(
-    points: Mapping[str, np.ndarray], target: Mapping[str, float], knots: Mapping[str, np.ndarray]
+    points: Mapping[str, np.ndarray], target: Mapping[str, float], knots: Mapping[str, np.ndarray], misfit: float
 ) -> np.ndarray:
     """Return what a law misses between runs and the target as columns of further coordinates, each of prior variance 1.
 
     No law holds over all scales. Its error in ln L, away from the target, is a Brownian path in ln N and one in ln D
-    with `_MISFIT` per root of a factor e: runs of the same scale share it, so that any number of small runs does not
+    with ``misfit`` per root of a factor e: runs of the same scale share it, so that any number of small runs does not
     teach what one larger run would.
 
     Parameters
@@ -143,6 +144,8 @@ def misfit_columns(
         Where the error is counted from.
     knots : mapping of str to ndarray
         Ends of the intervals in ln N and ln D.
+    misfit : float
+        See `MISFITS`.
 
     Returns
     -------
@@ -154,7 +157,7 @@ def misfit_columns(
         low, high = np.minimum(here, there), np.maximum(here, there)
         width = np.diff(edges)
         covered = np.clip(np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1]), 0.0, None)
-        columns.append(_MISFIT * covered / np.sqrt(width))
+        columns.append(misfit * covered / np.sqrt(width))
     return np.concatenate(columns, axis=1)
 
 

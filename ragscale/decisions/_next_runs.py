@@ -12,7 +12,7 @@ import pandas as pd
 
 from ragscale.decisions._allocation import optimal_allocation
 from ragscale.decisions._arguments import counts, refuse
-from ragscale.decisions._design import Local, localise, misfit_columns, misfit_knots
+from ragscale.decisions._design import MISFITS, Local, localise, misfit_columns, misfit_knots
 from ragscale.errors import ConfigError, FitError, RagscaleError, RagscaleWarning
 from ragscale.fitting.laws._catalogue import BUILT_IN, make_law
 from ragscale.fitting.laws._law import ScalingLaw
@@ -86,11 +86,10 @@ def next_runs(
     Each law is linearised at its estimate. With J the slopes of :math:`\ln L` in its parameters and P a weak prior
     (which is what makes this work where the results alone determine nothing), the information of a set of runs is
     :math:`I = P + \sum_i J_i J_i^\top / s^2`, and the variance of the decision :math:`g^\top I^{-1} g`, with g the
-    slopes
-    of the target's :math:`\ln L` or of the best share. No law holds over all scales: what it misses between a run and
-    the target are further coordinates, shared by runs of one scale, so that many small runs do not replace a large
-    one. Runs are taken one by one, by the largest drop of the variance per FLOP (also per root FLOP, and by the drop
-    alone), averaged over the laws by weight, and the best of the three plans is returned.
+    slopes of the target's :math:`\ln L` or of the best share. No law holds over all scales: what it misses between a
+    run and the target are further coordinates, shared by runs of one scale, so that many small runs do not replace a
+    large one. Runs are taken one by one, each with the largest relative drop of the variance per FLOP, averaged over
+    the laws by weight and over two degrees of misfit.
 
     Parameters
     ----------
@@ -235,14 +234,17 @@ class _Plan:
         for local in found:
             rows, new = (_arrays(frame, local.law) for frame in (table, pool))
             knots = misfit_knots([rows, new, targets])
-            have, more = (
-                np.hstack([local.jacobian(local.log_loss(x)), misfit_columns(x, middle, knots)]) / local.noise
-                for x in (rows, new)
-            )
-            extra = have.shape[1] - len(local.names)
-            start = np.diag(np.concatenate([local.prior(), np.ones(extra)])) + have.T @ have
             slope = _slopes(local, targets, goal)
-            self.parts.append((local.weight, start, more, np.hstack([slope, np.zeros((len(slope), extra))])))
+            jacobians = [local.jacobian(local.log_loss(x)) for x in (rows, new)]
+            for misfit in MISFITS:
+                have, more = (
+                    np.hstack([jacobian, misfit_columns(x, middle, knots, misfit)]) / local.noise
+                    for jacobian, x in zip(jacobians, (rows, new), strict=True)
+                )
+                extra = have.shape[1] - len(local.names)
+                start = np.diag(np.concatenate([local.prior(), np.ones(extra)])) + have.T @ have
+                wide = np.hstack([slope, np.zeros((len(slope), extra))])
+                self.parts.append((local.weight / len(MISFITS), start, more, wide))
         measured = set(map(tuple, table[["N", "D", "R"]].to_numpy(float).tolist()))
         self.old = np.array([tuple(row) in measured for row in pool[["N", "D", "R"]].to_numpy(float).tolist()])
 
@@ -254,11 +256,7 @@ class _Plan:
         return total
 
     def choose(self, cost: np.ndarray, budget: float, most: int) -> list[int]:
-        """Return the better of two greedy plans: by the drop per FLOP, and by the drop alone."""
-        plans = [self._greedy(cost, budget, most, power) for power in (1.0, 0.5, 0.0)]
-        return min(plans, key=self.variance)
-
-    def _greedy(self, cost: np.ndarray, budget: float, most: int, power: float) -> list[int]:
+        """Take runs one by one, each with the largest relative drop of the variance per FLOP that is affordable."""
         inverse = [np.linalg.inv(start) for _, start, _, _ in self.parts]
         left, order = budget, []
         open_ = ~self.old
@@ -270,9 +268,9 @@ class _Plan:
             for (weight, _, gain, slope), inv in zip(self.parts, inverse, strict=True):
                 through = gain @ inv  # (candidates, coordinates)
                 unit = 1.0 + np.einsum("ij,ij->i", through, gain)
-                drop += weight * np.mean((through @ slope.T) ** 2, axis=1) / unit
-            score = np.where(able, drop / cost**power, -np.inf)
-            best = int(np.argmax(score))
+                now = np.mean(np.einsum("ij,jk,ik->i", slope, inv, slope))
+                drop += weight * np.mean((through @ slope.T) ** 2, axis=1) / unit / now
+            best = int(np.argmax(np.where(able, drop / cost, -np.inf)))
             if not drop[best] > 0:
                 break
             order.append(best)
