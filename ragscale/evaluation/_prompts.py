@@ -107,7 +107,7 @@ def _field_problems(name: str, text: str, allowed: set[str], needed: str) -> Ite
         return
     try:
         parsed = [one for one in string.Formatter().parse(text) if one[1] is not None]
-        fields = {field for _, field, _, _ in parsed}
+        fields = {field for _, field, _, _ in parsed if field is not None}
     except ValueError as error:
         yield f"{name} {text!r} is not a format string: {error} (write {{{{ and }}}} for braces)"
         return
