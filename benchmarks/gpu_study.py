@@ -190,9 +190,8 @@ def budget_picture(table: pd.DataFrame, path: Path) -> pd.DataFrame:
                 ax.plot(d, predicted, "-", color=colour, lw=1.2)
                 best = mine.loc[mine["value"].idxmin()]
                 ax.plot(best["D"], best["value"], "o", ms=11, mfc="none", mec=colour, mew=1.4)
-                rows.append(
-                    {"task": task, "T": budget, "N": int(size), "D": int(best["D"]), "line": float(d[predicted.argmin()])}
-                )  # fmt: skip
+                lowest = float(d[predicted.argmin()])
+                rows.append({"task": task, "T": budget, "N": int(size), "D": int(best["D"]), "line": lowest})
             tokens_on(ax, sorted(set(cells["D"])))
             ax.set(title=f"{TASKS[task]}, T = {budget / 1e6:g}M tokens")
             if task == "triviaqa":
