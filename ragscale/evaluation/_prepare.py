@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,6 +80,37 @@ class PreparedPrompts:
     tokenizer: str
     max_length: int
     scored: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the prompts into a folder, as JSON and arrays with digests; nothing in it runs code when loaded.
+
+        Raises
+        ------
+        FileError
+            When the disk is full or may not be written to; what was saved there before is then as it was.
+        """
+        from ragscale.evaluation._prompt_files import save_prompts
+
+        save_prompts(self, Path(folder))
+
+    @staticmethod
+    def load(folder: str | os.PathLike[str], *, store_tokens: Iterable[int] | None = None) -> PreparedPrompts:
+        """Read what `save` wrote; token ids stay on disk until they are asked for.
+
+        Parameters
+        ----------
+        folder : path
+        store_tokens : iterable of int, optional
+            Only the cells of these store sizes (0 is closed-book).
+
+        Raises
+        ------
+        CheckpointError
+            When a file is missing, damaged, or does not belong to the others.
+        """
+        from ragscale.evaluation._prompt_files import load_prompts
+
+        return load_prompts(Path(folder), None if store_tokens is None else set(store_tokens))
 
     @property
     def n_asked(self) -> int:

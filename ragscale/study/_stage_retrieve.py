@@ -16,12 +16,12 @@ from ragscale.evaluation import PreparedPrompts, Task, TorchModel, prepare_promp
 from ragscale.evaluation._coverage import UNKNOWN, can_be_found, contains_answer
 from ragscale.evaluation._evidence import answer_rows
 from ragscale.evaluation._patterns import any_of
+from ragscale.evaluation._prompt_files import save_prompts
 from ragscale.evaluation._queries import resolve_query
 from ragscale.retrieval import Retriever
 from ragscale.splitting import as_source
 from ragscale.study._inputs import IndexInputs, RetrieveInputs
 from ragscale.study._own_code import import_own
-from ragscale.study._prompt_files import save_prompts
 from ragscale.study._retrievers import RetrieverSpec
 from ragscale.study._stage_split import load_tasks, split_in
 from ragscale.study._threads import limited_threads

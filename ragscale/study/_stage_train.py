@@ -13,8 +13,8 @@ from ragscale._extras import require
 from ragscale._files import atomic_write, file_digest, value_digest
 from ragscale.errors import CheckpointError, RagscaleError
 from ragscale.evaluation import evaluate
+from ragscale.evaluation._prompt_files import load_prompts
 from ragscale.study._inputs import EvaluateInputs, TrainInputs
-from ragscale.study._prompt_files import load_prompts
 from ragscale.study._stage_split import split_in
 from ragscale.study._threads import limited_threads
 from ragscale.training import Checkpoint, make_plan, train

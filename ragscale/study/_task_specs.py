@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ragscale._files import canonical_json, path_digest
 from ragscale.errors import ConfigError
-from ragscale.evaluation import Example, PromptTemplate, Task, load_task
+from ragscale.evaluation import PromptTemplate, Task, load_task
+from ragscale.evaluation._task_values import task_from, template_from
 
 _ARGUMENTS = ("path_or_name", "kind", "name", "split", "limit", "template", "source")
 _INLINE = "task"
@@ -57,7 +58,7 @@ class TaskSpec:
         if isinstance(value.get("template"), PromptTemplate):
             value["template"] = asdict(value["template"])
         if value.get("template") is not None:
-            _template(value["template"])
+            template_from(value["template"])
         limit = value.get("limit")
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise ConfigError(f"task {value['path_or_name']!r}: limit = {limit!r} must be a whole number of at least 1")
@@ -83,7 +84,7 @@ class TaskSpec:
         if _INLINE in value:
             return task_from(value[_INLINE])
         template = value.pop("template", None)
-        return load_task(**value, template=None if template is None else _template(template))
+        return load_task(**value, template=None if template is None else template_from(template))
 
     def content(self) -> Any:
         """Return what determines the questions: files by name and digest, the rest as it stands."""
@@ -97,34 +98,6 @@ class TaskSpec:
         """Return the shortest JSON-able form."""
         value = self.value
         return value["path_or_name"] if set(value) == {"path_or_name"} else value
-
-
-def task_from(value: Mapping[str, Any]) -> Task:
-    parts = dict(value)
-    try:
-        for name in ("examples", "shots"):
-            parts[name] = tuple(example_from(item) for item in parts.get(name, ()))
-        if "template" in parts:
-            parts["template"] = _template(parts["template"])
-        return Task(**parts)
-    except TypeError as error:
-        raise ConfigError(f"a task given whole cannot be read: {error}") from None
-
-
-def example_from(value: Mapping[str, Any]) -> Example:
-    tuples = {item.name for item in fields(Example) if "tuple" in str(item.type)}
-    arguments: dict[str, Any] = {name: tuple(item) if name in tuples else item for name, item in value.items()}
-    return Example(**arguments)
-
-
-def _template(value: Any) -> PromptTemplate:
-    if isinstance(value, PromptTemplate):
-        return value
-    try:
-        return PromptTemplate(**value)
-    except TypeError:
-        known = ", ".join(item.name for item in fields(PromptTemplate))
-        raise ConfigError(f"template = {value!r} must hold arguments of PromptTemplate: {known}") from None
 
 
 def _json(value: Any) -> Any:

@@ -259,6 +259,26 @@ def evaluate_cells(folder: Path) -> Any:
     return found.results.to_csv(), found.samples.to_csv()
 
 
+def make_prompts(folder: Path) -> None:
+    import torch
+
+    from ragscale.evaluation import Example, Task, TorchModel, prepare_prompts
+
+    examples = [
+        Example(id=str(i), question=f"What is {w}?", choices=(w, "no"), answer_index=0) for i, w in enumerate(WORDS)
+    ]
+    tasks = [Task(name=name, kind="multiple_choice", examples=examples) for name in ("one", "two")]
+    reader = TorchModel(torch.nn.Identity(), tokenizer(), max_length=64)
+    prepare_prompts(tasks, reader, condition="closed-book", pmi=True).save(folder / "prompts")
+
+
+def use_prompts(folder: Path) -> Any:
+    from ragscale.evaluation._prepare import PreparedPrompts
+
+    found = PreparedPrompts.load(folder / "prompts")
+    return found.cells, dict(found.prompts), found.scored, found.settings
+
+
 def make_study(folder: Path) -> None:
     from ragscale.study import StudyConfig
 
@@ -302,6 +322,7 @@ ARTEFACTS = [
     Artefact("training run", make_run, use_run, True),
     Artefact("training log", make_log, use_log, False),
     Artefact("evaluated cells", evaluate_cells, evaluate_cells, True),
+    Artefact("prepared prompts", make_prompts, use_prompts, True),
     Artefact("study configuration", make_study, use_study, False),
     Artefact("compressed corpora, Parquet", make_corpora, use_corpora, True),
     Artefact("plain corpora, questions", make_plain_corpora, use_plain_corpora, False),

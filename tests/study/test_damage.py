@@ -1,5 +1,6 @@
 """What a done job wrote is checked when it is used: nothing goes missing in silence, and no file runs code."""
 
+import dataclasses
 import pickle
 import re
 import shutil
@@ -13,7 +14,7 @@ from tiny_study import copy_of, outputs
 from ragscale._files import read_json
 from ragscale.errors import CheckpointError, ResultsError, StudyWarning
 from ragscale.evaluation import Example, PreparedPrompts, Task, TorchModel, prepare_prompts
-from ragscale.study._prompt_files import load_prompts, save_prompts
+from ragscale.evaluation._prompt_files import load_prompts, save_prompts
 
 pytest.importorskip("torch")
 
@@ -150,5 +151,19 @@ def test_prompts_of_other_files_do_not_pass(tmp_path):
     save_prompts(prepared(), tmp_path / "prompts")
     folders = sorted(path for path in (tmp_path / "prompts").iterdir())
     shutil.copy(folders[0] / "tokens.npy", folders[1] / "tokens.npy")
-    with pytest.raises(CheckpointError, match="do not belong together"):
+    with pytest.raises(CheckpointError, match=r"tokens\.npy is damaged"):
         load_prompts(tmp_path / "prompts")
+
+
+def test_prompts_are_saved_over_older_ones_and_what_is_the_users_stays(tmp_path):
+    made = prepared()
+    made.save(tmp_path / "prompts")
+    (tmp_path / "prompts" / "notes.txt").write_text("mine")
+    fewer = dataclasses.replace(made, cells=made.cells[:1])
+    fewer.save(tmp_path / "prompts")
+    assert PreparedPrompts.load(tmp_path / "prompts").cells == made.cells[:1]
+    assert PreparedPrompts.load(tmp_path / "prompts", store_tokens=[77]).cells == ()
+    assert (tmp_path / "prompts" / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["prompts"]
+    with pytest.raises(FileNotFoundError):
+        PreparedPrompts.load(tmp_path / "nowhere")

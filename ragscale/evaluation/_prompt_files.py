@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ragscale._files import atomic_write, read_json, write_json
+from ragscale._files import (
+    check_digest,
+    check_fields,
+    damaged,
+    disk_errors,
+    file_digests,
+    read_json,
+    recover_folder,
+    whole_folder,
+    write_json,
+)
 from ragscale.errors import CheckpointError
-from ragscale.evaluation import PreparedPrompts, ScoreRequest, Task
 from ragscale.evaluation._fitting_prompts import Cut
-from ragscale.evaluation._prepare import Asked, Cell, Prompt
-from ragscale.study._task_specs import example_from, task_from
+from ragscale.evaluation._language_model import ScoreRequest
+from ragscale.evaluation._prepare import Asked, Cell, PreparedPrompts, Prompt
+from ragscale.evaluation._task_values import example_from, task_from
+from ragscale.evaluation._tasks import Task
 
 _SCHEMA, _VERSION = "ragscale-prompts", 1
+_OURS = re.compile(r"\d{3}")
+_ARRAYS = ("tokens.npy", "ends.npy")
+_FIELDS = {
+    "task": dict,
+    "scored": list,
+    "settings": dict,
+    "tokenizer": str,
+    "max_length": int,
+    "prompts": list,
+    "cells": list,
+    "files": dict,
+}
 
 
 def save_prompts(prepared: PreparedPrompts, folder: Path) -> list[str]:
-    """Write the prompts of every task into a folder of its own; return the names of the files."""
+    """Write the prompts of every task into a folder of its own, all or nothing; return the names of the files."""
     written = []
-    for place, name in enumerate(dict.fromkeys(cell.task.name for cell in prepared.cells)):
-        cells = tuple(cell for cell in prepared.cells if cell.task.name == name)
-        _save_task(replace(prepared, cells=cells), folder / f"{place:03d}", name)
-        written += [f"{folder.name}/{place:03d}/{part}" for part in ("prompts.json", "tokens.npy", "ends.npy")]
+    older = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if _OURS.fullmatch(file.parent.name)]
+    with whole_folder(folder, ours=older) as whole:
+        for place, name in enumerate(dict.fromkeys(cell.task.name for cell in prepared.cells)):
+            cells = tuple(cell for cell in prepared.cells if cell.task.name == name)
+            _save_task(replace(prepared, cells=cells), whole / f"{place:03d}", name)
+            written += [f"{folder.name}/{place:03d}/{part}" for part in ("prompts.json", *_ARRAYS)]
     return written
 
 
-def load_prompts(folder: Path, stores: set[int] | None = None) -> PreparedPrompts:
+def load_prompts(folder: Path, stores: Collection[int] | None = None) -> PreparedPrompts:
     """Return all tasks' prompts, with the cells of some stores only; token ids are read as they are asked for.
 
     Raises
@@ -37,7 +63,10 @@ def load_prompts(folder: Path, stores: set[int] | None = None) -> PreparedPrompt
     CheckpointError
         When a file is damaged or does not belong to the others.
     """
-    parts = [_load_task(path, stores) for path in sorted(folder.iterdir()) if path.is_dir()]
+    recover_folder(folder)
+    with disk_errors(folder, "read"):
+        places = sorted(path for path in folder.iterdir() if path.is_dir() and _OURS.fullmatch(path.name))
+    parts = [_load_task(path, stores) for path in places]
     if not parts:
         raise CheckpointError(f"{folder} holds no prompts")
     prompts = _Several([part.prompts for part in parts])
@@ -57,10 +86,9 @@ def _save_task(prepared: PreparedPrompts, folder: Path, name: str) -> None:
     sequences = [ids for p in prompts for request in p.requests for ids in (request.context, *request.continuations)]
     lengths = np.array([len(ids) for ids in sequences], dtype=np.int64)
     flat = np.fromiter((token for ids in sequences for token in ids), dtype=np.int32, count=int(lengths.sum()))
-    folder.mkdir(parents=True, exist_ok=True)
-    for file_name, array in (("tokens.npy", flat), ("ends.npy", np.cumsum(lengths))):
-        with atomic_write(folder / file_name) as file:
-            np.save(file, array, allow_pickle=False)
+    folder.mkdir()
+    for file_name, array in zip(_ARRAYS, (flat, np.cumsum(lengths)), strict=True):
+        np.save(folder / file_name, array, allow_pickle=False)
     task = prepared.cells[0].task
     value = {
         "task": asdict(task),
@@ -70,6 +98,7 @@ def _save_task(prepared: PreparedPrompts, folder: Path, name: str) -> None:
         "max_length": prepared.max_length,
         "prompts": [[p.digest, p.generate, [len(r.continuations) for r in p.requests]] for p in prompts],
         "cells": [_cell_to_dict(cell) for cell in prepared.cells],
+        "files": file_digests(folder),
     }
     write_json(folder / "prompts.json", value, schema=_SCHEMA, version=_VERSION)
 
@@ -88,20 +117,23 @@ def _cell_to_dict(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _load_task(folder: Path, stores: set[int] | None) -> PreparedPrompts:
-    value = read_json(folder / "prompts.json", schema=_SCHEMA, version=_VERSION)
-    try:
-        tokens = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
-        ends = np.load(folder / "ends.npy", mmap_mode="r", allow_pickle=False)
+def _load_task(folder: Path, stores: Collection[int] | None) -> PreparedPrompts:
+    value = read_json(folder / "prompts.json", schema=_SCHEMA, version=_VERSION, fields=_FIELDS)
+    for name in _ARRAYS:
+        check_fields(value["files"], {name: str}, name=str(folder / "prompts.json"))
+        check_digest(folder / name, value["files"][name])
+    with damaged(folder):
+        tokens, ends = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in _ARRAYS)
         task = task_from(value["task"])
         scored = tuple(example_from(example) for example in value["scored"])
         prompts = _Stored(value["prompts"], tokens, ends)
         cells = tuple(_cell_from(task, cell) for cell in value["cells"] if stores is None or cell["R"] in stores)
+        wanted = {digest for cell in cells for a in cell.asked for digest in (a.prompt, a.unconditional) if digest}
+        if not wanted <= set(prompts) or any(not 0 <= a.example < len(scored) for cell in cells for a in cell.asked):
+            raise CheckpointError(f"the prompts in {folder} are damaged: questions and prompts do not belong together")
         return PreparedPrompts(
             cells, prompts, value["settings"], value["tokenizer"], value["max_length"], {task.name: scored}
         )
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise CheckpointError(f"the prompts in {folder} are damaged ({error}): run the study again") from error
 
 
 def _cell_from(task: Task, value: dict[str, Any]) -> Cell:
