@@ -142,7 +142,7 @@ def damaged(path: str | os.PathLike[str], error: type[RagscaleError] = Checkpoin
     try:
         with disk_errors(path, "read", error=error):
             yield
-    except RagscaleError:
+    except (RagscaleError, MemoryError):
         raise
     except Exception as problem:
         raise error(f"{os.fspath(path)} is damaged: {type(problem).__name__}: {problem}") from problem

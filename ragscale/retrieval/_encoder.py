@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ragscale._files import (
     check_digest,
+    check_fields,
     damaged,
     file_digests,
     read_json,
@@ -246,8 +247,10 @@ class Encoder(Sealed, ABC):
         directory = Path(path)
         recover_folder(directory)
         description = read_json(directory / _DESCRIPTION, schema=_SCHEMA, version=_VERSION, fields=_FIELDS)
-        for name, digest in description.get("files", {}).items():
-            check_digest(directory / name, digest)
+        files = description.get("files", {})
+        check_fields({"files": files}, {"files": dict}, name=str(directory / _DESCRIPTION))
+        for name, digest in files.items():
+            check_digest(directory / name, str(digest))
         kind = _class_named(cls, description["class"], directory)
         signature = inspect.signature(kind)
         with damaged(directory):
@@ -270,7 +273,7 @@ def _saved_files(directory: Path) -> set[str]:
         description = read_json(directory / _DESCRIPTION, schema=_SCHEMA, version=_VERSION, fields=_FIELDS)
     except RagscaleError:
         return {_DESCRIPTION}
-    return {_DESCRIPTION, *description.get("files", {})}
+    return {_DESCRIPTION, *(description.get("files") or {})}
 
 
 def _as_floats(vectors: Any, name: str) -> Vectors:

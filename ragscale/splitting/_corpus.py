@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ragscale._counts import whole_or_same
-from ragscale._files import Busy, OwnedFolder, atomic_write, disk_errors, locked, value_digest
+from ragscale._files import Busy, OwnedFolder, atomic_write, check_fields, damaged, disk_errors, locked, value_digest
 from ragscale.errors import ConfigError, FileError, SplitError
 from ragscale.passages import check_windows
 from ragscale.splitting._assemble import PARTS, assemble, needed_units
@@ -27,6 +27,7 @@ from ragscale.splitting._units import UnitTask, make_unit, plan_units
 from ragscale.splitting._workers import WorkerPool
 
 LAYOUT = 1
+_FACTS = {"documents": int, "bytes": int, "rejects": dict, "digest": str}
 
 
 def split_corpus(
@@ -347,7 +348,10 @@ class SplitJob:
 
     def facts(self) -> dict[str, Any]:
         """Return what is known of the corpus once it was read."""
-        return read_work(self.work / "corpus.json")["facts"]
+        path = self.work / "corpus.json"
+        facts = read_work(path).get("facts")
+        check_fields(facts, _FACTS, name=str(path), error=SplitError)
+        return facts  # type: ignore[return-value] - checked
 
     def gather_facts(self) -> None:
         """Join the counts of all shards; too many rejects stop the run here."""
@@ -399,7 +403,8 @@ class SplitJob:
 
     def units(self) -> list[tuple[int, int]]:
         """Return the key ranges of the units."""
-        return [(low, high) for low, high in read_work(self.work / "units.json")["units"]]
+        with damaged(self.work / "units.json", SplitError):
+            return [(int(low), int(high)) for low, high in read_work(self.work / "units.json")["units"]]
 
     def tokenise(self, pool: WorkerPool, progress: _Progress | None = None) -> list[dict[str, Any]]:
         """Make the units in order, as many as the wanted tokens need."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragscale._extras import require
-from ragscale._files import disk_errors
+from ragscale._files import check_fields, disk_errors
 from ragscale._long_texts import encode_all
 from ragscale.passages import Document, cut_windows
 from ragscale.splitting._decontamination import NgramIndex
@@ -28,6 +28,7 @@ BATCH_DOCUMENTS = 256
 FRAME_ROWS = 256
 COMPRESSION_LEVEL = 3
 FRAME = np.dtype([("offset", "<u8"), ("size", "<u8"), ("rows", "<u8")])
+_COUNTS = {"documents": int, "tokens": int, "characters": int, "bytes": int, "dropped": dict, "contamination": dict}
 ROW = np.dtype([("n_tokens", "<u4"), ("n_new_tokens", "<u4")])
 
 
@@ -71,6 +72,7 @@ def make_unit(task: UnitTask, number: int, low: int, high: int) -> dict[str, Any
     directory = task.units / f"{number:06d}"
     known = finished_piece(directory)
     if known is not None:
+        check_fields(known, _COUNTS, name=str(directory), error=SplitError)
         return known
     with piece(directory) as temporary, disk_errors(directory):
         stats = _UnitWriter(task, temporary).write(low, high)
