@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ragscale._extras import require
 from ragscale._files import check_fields, disk_errors
 from ragscale._long_texts import encode_all
+from ragscale.errors import SplitError
 from ragscale.passages import Document, cut_windows
 from ragscale.splitting._decontamination import NgramIndex
 from ragscale.splitting._duplicates import REASONS, SAME_ID, Drops, survivors
