@@ -382,13 +382,15 @@ class Study:
         ]
         return pd.DataFrame(waiting, columns=["model", "seed", "D"])
 
-    def fit(self, *, metric: str, task: str | None = None, law: Any = "auto", **options: Any) -> ManifoldFit:
+    def fit(
+        self, *, metric: str = "nll_per_token", task: str | None = None, law: Any = "auto", **options: Any
+    ) -> ManifoldFit:
         """Fit L(N, D, R) to the closed-book and retrieved cells of one metric.
 
         Parameters
         ----------
         metric : str
-            A metric of the results.
+            A metric of the results; by default the answer's loss per token.
         task : str, optional
             One task; by default the mean over tasks of each cell.
         law : str or ScalingLaw

@@ -89,7 +89,7 @@ def test_a_fit_names_the_cells_that_it_lacks(done, tmp_path):
     (lost,) = (job for job in study._jobs() if job.stage == "evaluate" and job.label == "tiny seed 1 D 4000")
     shutil.rmtree(tmp_path / "study" / "stages" / lost.key)
     with pytest.warns(StudyWarning, match=r"lacks 1 checkpoints of the plan \(tiny seed 1 D 4,000\)"):
-        study.fit(metric="nll_per_token", law=LAW)
+        study.fit(law=LAW)
     assert study.missing_cells().to_dict("records") == [{"model": "tiny", "seed": 1, "D": 4_000}]
 
 
