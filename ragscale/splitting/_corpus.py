@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ragscale._counts import whole_or_same
-from ragscale._files import Busy, OwnedFolder, atomic_write, check_fields, damaged, disk_errors, locked, value_digest
+from ragscale._files import (
+    Busy,
+    OwnedFolder,
+    atomic_write,
+    check_fields,
+    damaged,
+    disk_errors,
+    locked,
+    remove_leftovers,
+    value_digest,
+)
+from ragscale._files._ownership import MARK
 from ragscale.errors import ConfigError, FileError, SplitError
 from ragscale.passages import check_windows
 from ragscale.splitting._assemble import PARTS, assemble, needed_units
@@ -289,6 +300,8 @@ class SplitJob:
     def prepare(self) -> None:
         """Make the working folder, or check that the one there belongs to these settings."""
         marker = self.work / "config.json"
+        for name in (MARK, "manifest.json", "rejects.jsonl"):  # what a kill left of writing them
+            remove_leftovers(self.out / name)
         if marker.is_file() and ".work" in self.folder.names():
             self._check_same(read_work(marker)["config"])
             remove_attempts(self.work)

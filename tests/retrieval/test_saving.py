@@ -156,6 +156,6 @@ def test_an_encoder_is_saved_whole_and_checked(tmp_path):
     for file in ("components.npy", "vocabulary.json", "encoder.json"):
         content = (tmp_path / "encoder" / file).read_bytes()
         (tmp_path / "encoder" / file).write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
-        with pytest.raises(CheckpointError, match=file):
+        with pytest.raises(CheckpointError, match="damaged"):
             Encoder.load(tmp_path / "encoder")
         (tmp_path / "encoder" / file).write_bytes(content)
