@@ -28,7 +28,8 @@ def list() -> pd.DataFrame:
     -------
     DataFrame
         Indexed by name: ``title, rows, canonical`` (whether it has N, D, R and value), ``licence, source, reference``.
-        Only tables under MIT or Apache-2.0, and plain figures printed in papers, are bundled.
+        Only tables under MIT, Apache-2.0 or CC-BY-4.0 (cite ``reference``), and plain figures printed in papers, are
+        bundled.
 
     Examples
     --------

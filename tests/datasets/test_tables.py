@@ -23,9 +23,12 @@ def test_every_table_loads_with_its_source_units_and_licence(name):
     for key in ("title", "source", "reference", "licence", "units", "notes"):
         assert isinstance(table.attrs[key], str)
         assert table.attrs[key]
-    assert listed["licence"] in {"MIT", "Apache-2.0", "published figures"}
-    if listed["licence"] != "published figures":
+    assert listed["licence"] in {"MIT", "Apache-2.0", "CC-BY-4.0", "published figures"}
+    if listed["licence"] in {"MIT", "Apache-2.0"}:
         assert listed["commit"]
+    if listed["licence"] == "CC-BY-4.0":  # which asks for the authors and for what was changed
+        assert "et al." in table.attrs["notes"]
+        assert "Changed:" in table.attrs["notes"]
     if listed["canonical"]:
         assert list(table.columns[:4]) == ["N", "D", "R", "value"]
         assert (table[["N", "D"]] >= 8e4).all().all()
@@ -133,3 +136,14 @@ def test_published_figures_are_as_printed():
     figure = datasets.load("paper_figure2")
     assert len(figure) == 55
     assert figure["value"].agg(["min", "max"]).to_list() == [1.93, 9.08]
+
+
+def test_farseers_runs_are_split_as_in_the_benchmark():
+    table = datasets.load("farseer")
+    assert table.groupby("part").size().to_dict() == {"test": 7, "train": 404}
+    largest = table.loc[table["N"].idxmax()]
+    assert largest["part"] == "test"
+    assert tuple(largest[["N", "D", "value"]]) == (2.51208e10, 1.256e11, 0.438146)
+    assert (table["R"] == 0).all()
+    assert table["run"].is_unique  # four runs stand twice in the source
+    assert table.duplicated(["N", "D", "value"]).sum() == table.duplicated(["N", "D"]).sum() == 4

@@ -191,6 +191,42 @@ def test_farseer_is_the_papers_equation_for_any_letters():
     np.testing.assert_allclose(found, u + b * d**-a, rtol=1e-10)
 
 
+def test_farseers_printed_letters_miss_the_authors_own_runs():
+    # arXiv 2506.10972: e^(-.021 N^.169 - .091) + e^(88.01 N^-.1 - 6.287) D^-e^(-.124 N^.123 + .424)
+    letters = values(laws.Farseer, "letters")
+    assert laws.Farseer().loss(1e9, 1e11, 0, letters) == pytest.approx(0.49857, abs=5e-6)
+    runs = datasets.load("farseer")
+    off = laws.Farseer().loss(runs["N"], runs["D"], 0, letters) / runs["value"] - 1
+    assert 100 * off.abs().mean() == pytest.approx(2.4, abs=0.05)
+    assert (off < 0).mean() > 0.99  # all to one side: a shift of the letters, not noise of the runs
+
+
+def farseers_objective(runs, theta):
+    """Return the sum of Huber's loss (delta 1e-3) of log residuals, written out."""
+    off = np.abs(np.log(laws.Farseer().loss(runs["N"], runs["D"], 0, theta) / runs["value"]))
+    return np.where(off <= 1e-3, off**2 / 2, 1e-3 * (off - 5e-4)).sum()
+
+
+def test_farseers_refit_predicts_the_seven_largest_runs_from_the_others():
+    refit = values(laws.Farseer, "farseer_refit")
+    runs = datasets.load("farseer").query("part == 'test'")
+    off = laws.Farseer().loss(runs["N"], runs["D"], 0, refit) / runs["value"] - 1
+    assert 100 * off.abs().mean() < 0.40
+    spread = ((runs["value"] - runs["value"].mean()) ** 2).sum()
+    assert 1 - ((off * runs["value"]) ** 2).sum() / spread > 0.93  # arXiv 2604.22753 prints .91 for all of the data
+
+
+def test_farseers_refit_is_a_minimum_over_the_404_runs():
+    refit = dict(values(laws.Farseer, "farseer_refit"))
+    runs = datasets.load("farseer").query("part == 'train'")
+    best = farseers_objective(runs, refit)
+    assert best == pytest.approx(3.88725e-4, rel=1e-5)
+    assert best < 0.05 * farseers_objective(runs, values(laws.Farseer, "letters"))
+    for name, value in refit.items():
+        for step in (-1e-3, 1e-3):
+            assert farseers_objective(runs, refit | {name: value + step}) > best
+
+
 def test_shannon_is_one_over_the_capacity_of_the_channel():
     theta = {"a": 0.05, "alpha": 0.1, "b": 30, "beta": 0.4, "c": 1e-3, "gamma": 0.5, "d": 0.02, "delta": 0.6}
     n, t = 2.8, 300.0
