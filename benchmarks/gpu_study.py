@@ -2,6 +2,7 @@
 
     python benchmarks/gpu_study.py --data DATA --work WORK     # the study itself; under ten minutes on an H200
     python benchmarks/gpu_study.py --publish                   # pictures and tables of the page, from the shipped table
+    python benchmarks/gpu_study.py --samples samples.parquet   # what hits and misses gain, from one row per question
 
 ``DATA`` holds ``corpus/wiki_*.jsonl.zst``, ``qa/`` and ``closed/squad_contexts.jsonl.gz``. Stopped at any moment, the
 first command goes on where it was; it writes ``WORK/results.csv``. The second writes docs/_static/studies/gpu-*.png and
@@ -141,6 +142,31 @@ def over_closed_book(table: pd.DataFrame, task: str) -> pd.DataFrame:
     return pd.DataFrame(found).reset_index()
 
 
+def hits_and_misses(samples: pd.DataFrame) -> pd.DataFrame:
+    """Return what hits and misses gain over the random passage of the same question and model, within questions.
+
+    Only pairs of question and model count that some stores answered with a hit and others with a miss, so that both
+    columns are means over the same pairs; errors are over questions. ``samples`` has N, D, task, id, condition, R, hit
+    and the answer's summed ``nll`` over ``n_tokens``.
+    """
+    samples = samples.assign(task=samples["task"].astype(str), id=samples["id"].astype(str))
+    samples = samples.assign(value=samples["nll"].astype(float) / samples["n_tokens"])
+    pair = ["task", "N", "D", "id"]
+    random = samples[samples["condition"] == "random"].drop_duplicates(pair).set_index(pair)["value"]
+    shown = samples[(samples["condition"] == "retrieved") & (samples["hit"] >= 0)]
+    gain = random.reindex(pd.MultiIndex.from_frame(shown[pair])).to_numpy() - shown["value"]
+    both = shown.assign(gain=gain).groupby([*pair, "hit"])["gain"].mean().unstack("hit").dropna().reset_index()
+    both.columns = [*pair, "miss", "hit"]
+    rows = []
+    for (task, d), mine in both.groupby(["task", "D"]):
+        questions = mine.groupby("id")[["miss", "hit"]].mean()
+        row = {"task": task, "D": int(d), "pairs": len(mine), "questions": len(questions)}
+        for name in ("hit", "miss"):
+            row |= {name: float(mine[name].mean()), f"{name}_error": float(questions[name].sem())}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def tokens_on(ax, values) -> None:
     ax.set_xscale("log")
     ax.set_xticks(list(values), labels=[f"{value / 1e6:g}M" for value in values])
@@ -224,24 +250,36 @@ def publish() -> None:
         "gains on SQuAD": gains.to_dict("records"),
         "minimum of the law's line": lines.to_dict("records"),
     }
-    (HERE / "results" / "gpu_study.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    keep(found)
+
+
+def keep(found: dict) -> None:
+    """Add numbers to the file of results."""
+    path = HERE / "results" / "gpu_study.json"
+    there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(there | found, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path)
+    parser.add_argument("--samples", type=Path, help="one row per question and cell, Parquet")
     parser.add_argument("--workers", type=int, default=6, help="processes that share the GPU")
     parser.add_argument("--publish", action="store_true", help="draw and print the page from the shipped table")
     given = parser.parse_args()
-    if given.data is None and not given.publish:
-        parser.error("give --data and --work to run the study, or --publish")
+    if given.data is None and given.samples is None and not given.publish:
+        parser.error("give --data and --work to run the study, or --publish, or --samples")
     if given.data is not None:
         if given.work is None:
             parser.error("--data needs --work, a folder for what the study makes")
         run(given.data, given.work, given.workers)
     if given.publish:
         publish()
+    if given.samples is not None:
+        gains = hits_and_misses(pd.read_parquet(given.samples))
+        print(gains.round(3).to_string(index=False))
+        keep({"hits and misses": gains.to_dict("records")})
 
 
 if __name__ == "__main__":
