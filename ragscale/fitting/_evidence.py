@@ -133,10 +133,11 @@ class Evidence(Result):
         for name in ("smallest", "largest", "reads"):
             if found.get(name):
                 check_fields(found[name], _PAIRED, name=f"the evidence, {name}")
-        if not all(map(pd.api.types.is_numeric_dtype, found["stores"].dtypes)):
+        stores = found["stores"]  # empty, and so of no type, where the table had none
+        if len(stores) and not all(map(pd.api.types.is_numeric_dtype, stores.dtypes)):
             raise CheckpointError("the evidence is damaged: its stores hold what is no number")
         pairs = {name: Paired(**found.pop(name)) if found[name] else None for name in ("smallest", "largest", "reads")}
-        return cls(stores=found["stores"], needed=found["needed"], **pairs)
+        return cls(stores=stores, needed=found["needed"], **pairs)
 
     def summary(self) -> str:
         """Say what was compared, a line each."""
