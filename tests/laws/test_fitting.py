@@ -95,6 +95,20 @@ def test_a_law_with_nine_parameters_is_fitted_to_better_than_the_noise():
     np.testing.assert_allclose(fit.predict(N, D), clean, rtol=0.01)
 
 
+def test_a_ceiling_is_found_where_the_curve_bends(tmp_path):
+    truth = {"A": 0.8, "alpha": 0.3, "E": 0.25}
+    table, _ = made(laws.DirectCompute(chance=0.25, ceiling=True), truth)
+    fit = fit_manifold(table, laws.DirectCompute(chance=0.25, ceiling=True))
+    assert fit.theta["E"] == pytest.approx(0.25, abs=0.05)
+    without = fit_manifold(table, laws.DirectCompute(chance=0.25))
+    assert fit.objective < 0.5 * without.objective
+    end = 0.25 + 0.75 * np.exp(-fit.theta["E"])
+    assert fit.law.loss(1e15, 1e18, 0, fit.theta) == pytest.approx(end, abs=1e-3)
+    assert without.law.loss(1e15, 1e18, 0, without.theta) > end + 0.05
+    fit.to_json(tmp_path / "fit.json")
+    assert ManifoldFit.from_json(tmp_path / "fit.json").law == fit.law
+
+
 def test_names_of_laws_are_known():
     table, _ = made(laws.Overtraining(), published(laws.Overtraining, "c4"))
     assert fit_manifold(table, "overtraining").law == laws.Overtraining()

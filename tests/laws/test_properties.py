@@ -15,6 +15,7 @@ from ragscale.fitting import Chinchilla, ScalingLaw, catalogue, laws
 COLUMNS = {"U": 3e10, "loss": 0.9, "n_samples": 8.0, "k": 5.0, "n_shot": 2.0, "n_iterations": 2.0}
 COLUMNS |= {"i_doc": 0.2, "i_shot": 0.05}
 ALL = [*(law() for law in laws.LAWS), laws.BrokenPowerLaw(variable="C", n_breaks=2), laws.DirectCompute(chance=0.25)]
+ALL += [laws.DirectCompute(ceiling=True), laws.DirectDownstream(chance=0.25, ceiling=True)]
 ALL += [laws.InferenceScaling(informativeness=True), laws.DataConstrained(tie=True), laws.BrokenPowerLaw(variable="N")]
 ids = [f"{law.name}-{i}" for i, law in enumerate(ALL)]
 TYPICAL = {"N": 1e9, "D": 3e10, "R": 1e10}
@@ -216,6 +217,18 @@ def test_one_try_is_the_direct_law_and_more_tries_help():
     assert (np.diff(law.loss(1e9, 1e11, 0, theta, n_samples=np.array([1, 2, 4, 8, 64]))) > 0).all()
 
 
+@pytest.mark.parametrize("kind", [laws.DirectCompute, laws.DirectDownstream])
+def test_a_ceiling_is_where_the_accuracy_ends_and_none_is_the_law_without(kind):
+    law = kind(chance=0.25, ceiling=True)
+    theta = {"A": 0.8, "alpha": 0.3, "B": 0.5, "beta": 0.4}
+    theta = {name: theta[name] for name in (parameter.name for parameter in kind().parameters)}
+    without = kind(chance=0.25).loss(1e9, 2e10, 0, theta)
+    assert law.loss(1e9, 2e10, 0, theta | {"E": 0.0}) == without
+    found = law.loss([1e9, 1e40], [2e10, 1e40], 0, theta | {"E": 0.3})
+    assert -np.log((found[0] - 0.25) / 0.75) == pytest.approx(0.3 - np.log((without - 0.25) / 0.75), rel=1e-12)
+    assert found[1] == pytest.approx(0.25 + 0.75 * np.exp(-0.3), rel=1e-6)
+
+
 def test_error_and_accuracy_move_with_the_loss():
     loss = np.linspace(0.1, 6, 30)
     error = laws.LossToError().loss(1, 1, 0, laws.LossToError.published["c4"].parameters, loss=loss)
@@ -233,6 +246,7 @@ def test_error_and_accuracy_move_with_the_loss():
     ("make", "what"),
     [
         (lambda: laws.DirectCompute(chance=1.0), "chance"),
+        (lambda: laws.DirectCompute(ceiling=0.9), "ceiling"),  # type: ignore[arg-type]
         (lambda: laws.InferenceScaling(shift=-1.0), "shift"),
         (lambda: laws.InferenceScaling(sigmoid=(0.0, 1.0, 0.0, 0.0)), "sigmoid"),
         (lambda: laws.BrokenPowerLaw(variable="X"), "variable"),  # type: ignore[arg-type]

@@ -13,6 +13,9 @@ REFERENCE_FLOPS = 1e21
 """Compute at which the coefficients of these laws are stated."""
 
 
+_CEILING = Parameter("E", 0.0, 5.0, start=(0.0, 0.7), description="-log of the accuracy above chance without end")
+
+
 class _Accuracy(ScalingLaw):
     """A law that gives an accuracy: ``chance + (1 - chance) exp(-x)``, where x is a power law.
 
@@ -39,16 +42,44 @@ class _Accuracy(ScalingLaw):
         return self.chance + (1.0 - self.chance) * np.exp(-self._log_inverse(n, d, theta))
 
 
-class DirectCompute(_Accuracy):
+class _Direct(_Accuracy):
+    """A direct law; ``ceiling=True`` adds E to -log Q, so that the accuracy above chance ends at exp(-E)."""
+
+    def __init__(self, *, chance: float = 0.0, ceiling: bool = False, **options: Any) -> None:
+        if not isinstance(ceiling, bool):
+            raise ConfigError(
+                f"{type(self).__name__}: ceiling = {ceiling!r} must be True or False; to hold the ceiling at Q, "
+                'ceiling=True, fixed={"E": -log(Q)}'
+            )
+        self.ceiling = ceiling
+        if ceiling:
+            self.parameters = (*self.parameters, _CEILING)
+        super().__init__(chance=chance, **options)
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), **({"ceiling": True} if self.ceiling else {})}
+
+    def _powers(self, n: np.ndarray, d: np.ndarray, theta: Theta) -> Any:
+        """Return -log of the accuracy above chance, less E."""
+        raise NotImplementedError
+
+    def _log_inverse(self, n: np.ndarray, d: np.ndarray, theta: Theta) -> Any:
+        return self._powers(n, d, theta) + (theta.E if self.ceiling else 0.0)
+
+
+class DirectCompute(_Direct):
     """-log Q = A (C / 1e21)^-alpha with C = 6 N D FLOPs: accuracy straight from compute, at one ratio D / N.
 
     A is -log Q at 1e21 FLOPs. Limits: C -> inf gives Q = 1, C -> 0 gives chance. Valid at one D / N; `DirectDownstream`
-    holds across ratios.
+    holds across ratios. With a ceiling, -log Q = A (C / 1e21)^-alpha + E and C -> inf gives Q = exp(-E).
 
     Parameters
     ----------
     chance : float
         Accuracy of guessing, 0.25 with four choices.
+    ceiling : bool
+        Add the parameter E, for tasks that no model solves in full (wrong labels). It needs runs where the curve bends;
+        elsewhere E and alpha trade places, and a fit puts E at its bound 0.
 
     References
     ----------
@@ -60,6 +91,12 @@ class DirectCompute(_Accuracy):
     >>> law = DirectCompute(chance=0.25)
     >>> law.loss(1e9, [2e10, 2e11, 2e12], 0, {"A": 0.8, "alpha": 0.3}).round(3).tolist()
     [0.415, 0.602, 0.763]
+
+    A twentieth of the questions has a wrong key:
+
+    >>> law = DirectCompute(chance=0.25, ceiling=True)
+    >>> law.loss(1e9, [2e12, 2e15], 0, {"A": 0.8, "alpha": 0.3, "E": -np.log(0.95)}).round(3).tolist()
+    [0.737, 0.929]
     """
 
     name = "direct_compute"
@@ -71,12 +108,12 @@ class DirectCompute(_Accuracy):
         Parameter("alpha", 0.005, 2.0, log=True, start=(0.02, 0.8), description="exponent of the compute"),
     )
 
-    def _log_inverse(self, n: np.ndarray, d: np.ndarray, theta: Theta) -> Any:
+    def _powers(self, n: np.ndarray, d: np.ndarray, theta: Theta) -> Any:
         log_c = np.log(6.0 * n * d / REFERENCE_FLOPS)
         return theta.A * np.exp(-theta.alpha * log_c)
 
 
-class DirectDownstream(_Accuracy):
+class DirectDownstream(_Direct):
     """-log Q = A (N / 1e9)^-alpha + B (D / 1e9)^-beta: accuracy from size and tokens, across ratios D / N.
 
     The form of Chinchilla without a floor, because accuracy can reach 1. A and B are stated per 1e9.
@@ -85,6 +122,8 @@ class DirectDownstream(_Accuracy):
     ----------
     chance : float
         Accuracy of guessing.
+    ceiling : bool
+        Add the parameter E to -log Q, so that the accuracy above chance ends at exp(-E).
 
     References
     ----------
@@ -102,7 +141,7 @@ class DirectDownstream(_Accuracy):
         Parameter("beta", 0.005, 2.0, log=True, start=(0.05, 1.0), description="exponent of the tokens"),
     )
 
-    def _log_inverse(self, n: np.ndarray, d: np.ndarray, theta: Theta) -> Any:
+    def _powers(self, n: np.ndarray, d: np.ndarray, theta: Theta) -> Any:
         return theta.A * np.exp(-theta.alpha * np.log(n / 1e9)) + theta.B * np.exp(-theta.beta * np.log(d / 1e9))
 
 
