@@ -44,6 +44,7 @@ def test_blocks_are_python_and_name_what_exists(block: str) -> None:
             found = getattr(found, part)
 
 
+@pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="the pages are in the repository, not in the source archive")
 def test_links_lead_somewhere() -> None:
     links = re.findall(r"\]\(([^)#]+)", README)
     missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
