@@ -17,7 +17,6 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from ragscale.fitting import Interaction
 from ragscale.study import Study, StudyConfig
 
 mpl.use("Agg")
@@ -67,9 +66,9 @@ def main() -> None:
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as executor:
         status = study.run(executor, progress=True)
     print(status[["stage", "label", "state", "seconds", "error"]].to_string(index=False))
-    print(study.fit(metric="nll_per_token", law=Interaction(scale_D=True)).summary())
     path = study.report(options.out / "report.html")
-    print(f"\n{time.perf_counter() - started:.0f} seconds. Report: {path.resolve()}")
+    print(f"\n{study.answer()}\n")
+    print(f"{time.perf_counter() - started:.0f} seconds. Report: {path.resolve()}")
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ragscale._extras import require
-from ragscale.errors import RagscaleError, ResultsError
-from ragscale.fitting import Interaction, bootstrap, fit_manifold
+from ragscale.errors import RagscaleError, RagscaleWarning, ResultsError
+from ragscale.fitting import bootstrap, fit_manifold
 from ragscale.study._page import Page, format_cell
+from ragscale.study._report_answer import answer_section, answer_words
 from ragscale.study._report_evidence import Frame, controls_section, coverage_section, tasks_section
 from ragscale.study._report_surface import (
     Fitted,
-    answer_section,
     frontier_section,
     reading_section,
     splits_section,
@@ -41,7 +41,7 @@ def write_report(
     *,
     metric: str = "nll_per_token",
     task: str | None = None,
-    law: Any = None,
+    law: Any = "auto",
     n_resamples: int = 300,
     rng: Any = 0,
 ) -> Path:
@@ -59,8 +59,8 @@ def write_report(
         The fitted metric.
     task : str, optional
         One task; by default the mean over the tasks of each cell.
-    law : str or ScalingLaw, optional
-        The fitted law; by default ``Interaction(scale_D=True)``, which lets the gain depend on N and D.
+    law : str or ScalingLaw
+        The fitted law, as in `ragscale.fit_manifold`.
     n_resamples : int
         Bootstrap resamples of training runs.
     rng : int, Generator or None
@@ -113,6 +113,16 @@ def write_report(
     return page.write(path)
 
 
+def answer_of(study: Study, *, metric: str, task: str | None, n_resamples: int = 300, rng: Any = 0) -> str:
+    """Return the answer of the report in sentences, from the same fit."""
+    results: Frame = study.results()
+    _check_names(results, metric, task)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RagscaleWarning)
+        fitted = _fitted(study, results, metric, task, "auto", n_resamples=n_resamples, rng=rng)
+        return "\n".join(answer_words(fitted))
+
+
 def _attempt(page: Page, section: Callable[[], None]) -> None:
     """Add a section; where it cannot be computed, say so instead: the others still stand."""
     try:
@@ -140,7 +150,7 @@ def _fitted(
     why = ""
     try:
         table = select(results, metric=metric, task=task)
-        fit = fit_manifold(table, Interaction(scale_D=True) if law is None else law)
+        fit = fit_manifold(table, law)
         boot = bootstrap(fit, n_resamples=n_resamples, rng=rng) if n_resamples else None
     except RagscaleError as error:
         why = str(error)

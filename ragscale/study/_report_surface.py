@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ragscale import plotting
-from ragscale.decisions import critical_store, exchange_rate, knee_point, optimal_allocation, reading_threshold
+from ragscale.decisions import critical_store, exchange_rate, knee_point, reading_threshold
 from ragscale.errors import FitError
 from ragscale.fitting import Bootstrap, ManifoldFit, fit_manifold
 from ragscale.study._drawing import draw
@@ -57,48 +57,6 @@ class Fitted:
         if self.boot is None:
             raise FitError(f"the surface has no intervals: {self.why}")
         return self.boot
-
-
-def answer_section(page: Page, fitted: Fitted) -> None:
-    """The answer in words and one table."""
-    fit = fitted.surface()
-    page.text(str(fit.diagnostics.retrieval))
-    if not fitted.budgets:
-        page.text("No budget was measured: there is nothing to split.")
-        return
-    sizes = np.unique(fitted.table["N"].to_numpy(dtype=float))
-    subject = fit if fitted.boot is None else fitted.boot
-    best = optimal_allocation(subject, N=sizes[:, None], budget=np.asarray(fitted.budgets, dtype=float)[None, :])
-    nothing = np.full(np.shape(best.share), np.nan)
-    low, high = (nothing, nothing) if fitted.boot is None else best.interval("share")
-    rows = [
-        {
-            "N": size,
-            "budget": float(total),
-            "D": best.D[i, j],
-            "R": best.R[i, j],
-            "store share": best.share[i, j],
-            "low": low[i, j],
-            "high": high[i, j],
-            f"{fitted.metric} there": best.value[i, j],
-            "boundary": best.boundary[i, j],
-        }
-        for i, size in enumerate(sizes)
-        for j, total in enumerate(fitted.budgets)
-    ]
-    table: Frame = pd.DataFrame(rows)
-    largest = table[table["budget"] == max(fitted.budgets)].to_dict("records")
-    shares = ", ".join(
-        f"N = {format_cell(row['N'])}: {100 * row['store share']:.0f} %"
-        + ("" if fitted.boot is None else f" [{100 * row['low']:.0f}, {100 * row['high']:.0f}]")
-        for row in largest
-    )
-    intervals = "without intervals" if fitted.boot is None else "with 95 % intervals over training runs"
-    page.text(
-        f"Best share of the store for a budget of {format_cell(float(max(fitted.budgets)))} tokens, {intervals}: "
-        f"{shares}."
-    )
-    page.table(table, "best-split", caption="The best split of each budget under the fitted surface.")
 
 
 def surface_section(page: Page, fitted: Fitted) -> None:

@@ -422,6 +422,18 @@ class Study:
             )
         return fit_manifold(select(results, metric=metric, task=task), law, **options)
 
+    def answer(self, *, metric: str = "nll_per_token", task: str | None = None) -> str:
+        """Return the first sentences of the report: whether retrieval helps, and the best split of the largest budget.
+
+        Raises
+        ------
+        FitError, ResultsError
+            When the results do not determine a surface.
+        """
+        from ragscale.study._report import answer_of
+
+        return answer_of(self, metric=metric, task=task)
+
     def report(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write the report: one self-contained HTML page, or Markdown with pictures beside it for ``.md``.
 
