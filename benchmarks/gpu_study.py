@@ -92,9 +92,25 @@ def configuration(data: Path, work: Path) -> rs.study.StudyConfig:
     )
 
 
-def run(data: Path, work: Path, workers: int) -> None:
+def tiny() -> rs.study.StudyConfig:
+    """Return a study of the same kind that a CPU finishes in seconds, on an invented corpus."""
+    return rs.study.StudyConfig(
+        corpus={"synthetic": {"n_documents": 500, "n_questions": 4}},
+        tokenizer=300,
+        models=[{"n_layers": 1, "d_model": 16, "n_heads": 1, "d_ff": 32, "tied": True}],
+        D=(4_000, 8_000),
+        R=(2_000,),
+        budgets=(12_000,),
+        retriever=rs.retrieval.BM25Retriever(),
+        passage_tokens=32,
+        k=1,
+        training=rs.training.TrainConfig(seq_len=64, batch_tokens=512, allow_short_runs=True),
+    )
+
+
+def run(config: rs.study.StudyConfig, work: Path, workers: int) -> None:
     """Run the study and write its results table."""
-    study = rs.study.Study(configuration(data, work), work / "study")
+    study = rs.study.Study(config, work / "study")
     with rs.study.executors.processes(workers) as executor:
         print(study.run(executor).drop(columns="key").to_string())
     study.results().to_csv(work / "results.csv", index=False)
@@ -264,16 +280,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path)
+    parser.add_argument("--tiny", action="store_true", help="a toy of the study on a CPU; needs --work alone")
     parser.add_argument("--samples", type=Path, help="one row per question and cell, Parquet")
     parser.add_argument("--workers", type=int, default=6, help="processes that share the GPU")
     parser.add_argument("--publish", action="store_true", help="draw and print the page from the shipped table")
     given = parser.parse_args()
-    if given.data is None and given.samples is None and not given.publish:
-        parser.error("give --data and --work to run the study, or --publish, or --samples")
-    if given.data is not None:
+    if given.data is None and given.samples is None and not given.publish and not given.tiny:
+        parser.error("give --data and --work to run the study, or --tiny --work, --publish or --samples")
+    if given.data is not None or given.tiny:
         if given.work is None:
-            parser.error("--data needs --work, a folder for what the study makes")
-        run(given.data, given.work, given.workers)
+            parser.error("--data and --tiny need --work, a folder for what the study makes")
+        run(tiny() if given.tiny else configuration(given.data, given.work), given.work, given.workers)
     if given.publish:
         publish()
     if given.samples is not None:

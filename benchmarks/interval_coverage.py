@@ -1,6 +1,6 @@
 """How often 95 % intervals hold the truth, on simulated tables whose noise is shared within trained models.
 
-    python benchmarks/coverage.py [--tables 1000] [--first 0] [--resamples 200] [--minutes 30]
+    python benchmarks/interval_coverage.py [--tables 1000] [--first 0] [--resamples 200] [--minutes 30]
 
 Two designs (30 models with 4 stores, 48 with 7), two losses (delta = 1e-3 and "auto"), the law log1p, 1 % noise, of
 which three quarters are shared by the rows of one model. For each quantity the truth's place among the replicates is
