@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 JOBS ?= 2
 
-.PHONY: demo test fuzz lint types layers docs clean python-version
+.PHONY: full demo test fuzz lint types layers docs clean python-version
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py --out demo
@@ -23,6 +23,9 @@ test: $(VENV)/.dev
 # the long form of tests/fuzz: about half an hour on two cores
 fuzz: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/harness.py --inputs 1000 --kills 20 --out benchmarks/results/files.json
+
+# everything in its long form
+full: test docs fuzz
 
 docs: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from ragscale._files import check_digest, check_size, read_json, value_digest
 from ragscale.errors import SplitError
 from ragscale.passages import Document
 from ragscale.splitting._assemble import SCHEMA, VERSION, read_documents
-from ragscale.splitting._store import Passages, Store
+from ragscale.splitting._store import Passages, SeenPassages, Store
 from ragscale.splitting._stream import TokenStream
 from ragscale.splitting._tokenizers import SplitTokenizer, to_hugging_face
 
@@ -186,24 +186,50 @@ class Split:
         check_digest(self.path / name, self.manifest["files"][name]["sha256"], error=SplitError)
         return read_documents(self.path / name)
 
-    def store(self, R: int, *, D: int = 0, allow_overlap: bool = False) -> Store:
-        """Return the suffix of the permutation as passages: the longest list with at most R unique tokens.
+    def store(
+        self,
+        R: int,
+        source: Literal["held-out", "seen"] = "held-out",
+        *,
+        D: int = 0,
+        allow_overlap: bool = False,
+    ) -> Store:
+        """Return one end of the permutation as passages: the longest list with at most R unique tokens.
+
+        A held-out store is the suffix, which no pretraining with D + R <= T has read. A *seen* store is the prefix, the
+        very tokens that every D >= R has been trained on, in the same order; it is nested in R too.
 
         Parameters
         ----------
         R : int
-            Unique tokens, at most T - D.
+            Unique tokens, at most T - D (T for a seen store).
+        source : "held-out" or "seen"
+            The last R tokens of the permutation, or its first.
         D : int
-            The pretraining tokens that the store must not touch.
+            The pretraining tokens that a held-out store must not touch; of a seen store they give ``seen_share``.
         allow_overlap : bool
-            Give the store even if it reaches into the first D tokens; `Store.overlap_tokens` then says how far.
+            Give a held-out store even if it reaches into the first D tokens; `Store.overlap_tokens` then says how far.
 
         Raises
         ------
         SplitError
             When R is not between 0 and T, or the store would reach into the pretraining tokens.
         """
+        if source not in ("held-out", "seen"):
+            raise SplitError(f"source = {source!r} must be 'held-out' or 'seen'")
         R, D = self._check("R", R), self._check("D", D)
+        if source == "seen":
+            seen = SeenPassages(Passages(self.path / "passages", digests=self._digests("passages")))
+            n, unique, tokens = seen.prefix(R)
+            return Store(
+                R=R,
+                passages=seen.first(n),
+                n_tokens=unique,
+                n_passage_tokens=tokens,
+                overlap_tokens=min(D, unique),
+                source=source,
+                digest=value_digest([self.digest, "seen store", n]),
+            )
         shared = D + R - self.n_tokens
         if shared > 0 and not allow_overlap:
             raise SplitError(

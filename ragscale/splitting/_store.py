@@ -1,11 +1,11 @@
-"""The retrieval store: the suffix of the permutation as passages, listed from the end backward."""
+"""The retrieval store: the suffix of the permutation as passages from the end backward, or its prefix forward."""
 
 from __future__ import annotations
 
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -136,6 +136,71 @@ class Passages(Sequence[Passage]):
         return f"Passages({len(self):,} of {self._total:,})"
 
 
+class SeenPassages(Sequence[Passage]):
+    """The passages of a split from the start of the permutation on, in the order in which pretraining reads them.
+
+    It is the list of the held-out store read from its other end. What a passage adds is counted in this direction:
+    a window adds what the window before it in its document did not have.
+    """
+
+    def __init__(self, backward: Passages, start: int = 0, stop: int | None = None) -> None:
+        self._backward = backward
+        self._start, self._stop = start, len(backward) if stop is None else stop
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    @overload
+    def __getitem__(self, index: int) -> Passage: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Passage]: ...
+    def __getitem__(self, index: int | slice) -> Passage | Sequence[Passage]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                return SeenPassages(self._backward, self._start + start, self._start + max(start, stop))
+            return [self[i] for i in range(start, stop, step)]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"passage {index} of {len(self)}")
+        place = self._start + index % len(self)
+        passage = self._backward[len(self._backward) - 1 - place]
+        return replace(passage, n_new_tokens=int(self._forward()[1][place]))
+
+    def first(self, n: int) -> SeenPassages:
+        """Return the first n passages as a view."""
+        return SeenPassages(self._backward, self._start, self._start + n)
+
+    def __iter__(self) -> Iterator[Passage]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def n_tokens(self) -> NDArray[np.int64]:
+        """Tokens of each passage, (n_passages,), without reading any text."""
+        return self._forward()[0][self._start : self._stop]
+
+    @property
+    def n_new_tokens(self) -> NDArray[np.int64]:
+        """Unique tokens that each passage adds, (n_passages,), without reading any text."""
+        return self._forward()[1][self._start : self._stop]
+
+    def _forward(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if not hasattr(self, "_counts"):
+            tokens, new = self._backward.n_tokens, self._backward.n_new_tokens
+            shared = tokens - new  # with the window after it in the document, which lies before it in the list
+            before = np.append(shared[1:], 0)  # with the window before it, 0 for the first of a document
+            self._counts = tokens[::-1].copy(), (tokens - before)[::-1].copy()
+        return self._counts
+
+    def prefix(self, n_new_tokens: int) -> tuple[int, int, int]:
+        """Return (passages, unique tokens, tokens) of the longest prefix with at most this many unique tokens."""
+        unique = np.cumsum(self.n_new_tokens, dtype=np.int64)
+        n = int(np.searchsorted(unique, n_new_tokens, side="right"))
+        return n, int(unique[n - 1]) if n else 0, int(self.n_tokens[:n].sum(dtype=np.int64))
+
+    def __repr__(self) -> str:
+        return f"SeenPassages({len(self):,} of {len(self._backward):,})"
+
+
 def _passage(line: bytes) -> Passage:
     row = json.loads(line)
     return Passage(row["id"], row["text"], row["n_tokens"], row["document_id"], row["n_new_tokens"])
@@ -143,30 +208,34 @@ def _passage(line: bytes) -> Passage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Store:
-    """The last R unique tokens of the permutation as passages.
+    """R unique tokens of the permutation as passages: its last ones, or with source "seen" its first ones.
 
     Parameters
     ----------
     R : int
         The unique tokens that were asked for.
-    passages : Passages
-        Listed from the end of the permutation backward: every smaller store is a prefix of this list.
+    passages : Passages or SeenPassages
+        Listed from the end of the permutation backward (seen: from its start on): every smaller store is a prefix of
+        this list.
     n_tokens : int
         Unique tokens of the store: as many as whole passages allow, at most R.
     n_passage_tokens : int
         Tokens of all passages, those in two windows counted twice.
     overlap_tokens : int
         Tokens that the store shares with the pretraining prefix it was asked to stand beside; above 0 only with
-        ``allow_overlap=True``.
+        ``allow_overlap=True`` and for a seen store.
+    source : "held-out" or "seen"
+        Which end of the permutation the store comes from.
     digest : str
         Identifies the passages.
     """
 
     R: int
-    passages: Passages
+    passages: Passages | SeenPassages
     n_tokens: int
     n_passage_tokens: int
     overlap_tokens: int = 0
+    source: str = "held-out"
     digest: str
 
     @property
@@ -178,9 +247,20 @@ class Store:
     def n_passages(self) -> int:
         return len(self.passages)
 
+    @property
+    def seen_share(self) -> float:
+        """The part of the store that pretraining has read: 0 for a held-out store, min(1, D / R) for a seen one."""
+        return self.overlap_tokens / self.n_tokens if self.n_tokens else 0.0
+
     def __len__(self) -> int:
         return len(self.passages)
 
     def row(self) -> dict[str, Any]:
-        """Return what every result from this store should say of it: R, overlap factor, overlap with pretraining."""
-        return {"R": self.n_tokens, "overlap_factor": self.overlap_factor, "overlap_tokens": self.overlap_tokens}
+        """Return what every result from this store should say of it: R, overlap, and where it comes from."""
+        return {
+            "R": self.n_tokens,
+            "overlap_factor": self.overlap_factor,
+            "overlap_tokens": self.overlap_tokens,
+            "store_source": self.source,
+            "seen_share": self.seen_share,
+        }

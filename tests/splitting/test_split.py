@@ -127,7 +127,8 @@ def test_the_overlap_factor_is_what_the_windows_say(overlapping, split):
     assert store.overlap_factor == sum(p.n_tokens for p in passages) / overlapping.n_tokens
     assert 1.2 < store.overlap_factor < 24 / 17
     assert split.store(1000).overlap_factor == 1
-    assert store.row() == {"R": store.n_tokens, "overlap_factor": store.overlap_factor, "overlap_tokens": 0}
+    row = {"R": store.n_tokens, "overlap_factor": store.overlap_factor, "overlap_tokens": 0}
+    assert store.row() == {**row, "store_source": "held-out", "seen_share": 0.0}
 
 
 def test_more_than_what_is_left_raises_unless_allowed_and_then_says_so(split):
