@@ -1,6 +1,7 @@
 """How fast and how exact decisions are: ours against scipy's minimize_scalar, in one run.
 
-    python benchmarks/decisions.py        # about a minute on one core
+    python benchmarks/decisions.py               # about a minute on one core
+    python benchmarks/decisions.py --coverage    # the split under law uncertainty: about five minutes on one core
 
 Allocates 1,000 replicates of a law at 100 budgets, which is what a bootstrapped allocation curve takes, and writes
 benchmarks/results/decisions.json. Times are CPU time of the process, medians of repeated runs.
@@ -8,15 +9,19 @@ benchmarks/results/decisions.json. Times are CPU time of the process, medians of
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import time
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy
 from scipy.optimize import minimize_scalar
 
@@ -70,7 +75,62 @@ def one_by_one(subject: Any, budgets: np.ndarray) -> np.ndarray:
     return shares
 
 
+WORLDS = ("log1p", "power", "hill", "rpower", "log_ratio", "interaction", "multiplicative")
+RATIOS = (20, 50, 500)
+N_SPLIT = 1e9
+
+
+def coverage(n_seeds: int) -> None:
+    """Fit tables of seven worlds by ``law="auto"``; how often is the true best share inside the interval?
+
+    Compared are the chosen law alone, and the average of all laws that count, whose bootstrap draws the law too. Regret
+    is the true loss of the recommended split above the best one, in nats. Budgets are 20, 50 and 500 N.
+    """
+    budgets = np.array(RATIOS) * N_SPLIT
+    rows = []
+    for world in WORLDS:
+        for seed in range(n_seeds):
+            table = rs.datasets.simulate(world, noise=0.01, cluster_share=0.5, rng=1000 + seed)
+            law = rs.fitting.catalogue().loc[world, "law"]()
+            params = table.attrs["params"]
+            law = rs.fitting.Power(R0=params["R0"]) if world == "power" else law
+            truth = rs.optimal_allocation((law, params), N=N_SPLIT, budget=budgets)
+            fit = rs.fit_manifold(table.assign(metric="loss"))
+            averaged = rs.bootstrap(fit, n_resamples=200, rng=seed)
+            alone = rs.bootstrap(replace(fit, selection=None), n_resamples=200, rng=seed)
+            for how, subject in (("chosen law", alone), ("averaged", averaged)):
+                best = rs.optimal_allocation(subject, N=N_SPLIT, budget=budgets)
+                low, high = best.interval("share")
+                paid = law.loss(N_SPLIT, best.D, best.R, params) - truth.loss
+                for i, ratio in enumerate(RATIOS):
+                    inside = bool(low[i] - 1e-6 <= truth.share[i] <= high[i] + 1e-6)
+                    row = {"world": world, "seed": seed, "how": how, "ratio": ratio, "inside": inside}
+                    rows.append({**row, "width": float(high[i] - low[i]), "regret": float(max(paid[i], 0.0))})
+        print(world, flush=True)
+    frame = pd.DataFrame(rows)
+    for how, part in frame.groupby("how"):
+        by_ratio = part.groupby("ratio").agg(inside=("inside", "mean"), width=("width", "median"))
+        print(how, by_ratio.round(3).to_dict("index"))
+        q = part["regret"].quantile([0.5, 0.95]).round(5).tolist()
+        print(f"  regret: mean {part['regret'].mean():.5f}, median and 95 % {q}, largest {part['regret'].max():.4f}")
+    out = {"command": "python benchmarks/decisions.py --coverage", "tables": len(WORLDS) * n_seeds}
+    grouped = frame.groupby(["how", "world", "ratio"], as_index=False)
+    summary = grouped.agg(inside=("inside", "mean"), width=("width", "median"), regret=("regret", "mean"))
+    whole = frame.groupby(["how", "ratio"], as_index=False)
+    total = whole.agg(inside=("inside", "mean"), width=("width", "median"), regret=("regret", "mean"))
+    out |= {"by_world": summary.round(5).to_dict("records"), "in_all": total.round(5).to_dict("records")}
+    RESULT.with_name("decisions_coverage.json").write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--coverage", action="store_true")
+    parser.add_argument("--seeds", type=int, default=6)
+    options = parser.parse_args()
+    if options.coverage:
+        warnings.simplefilter("ignore")
+        coverage(options.seeds)
+        return
     budgets = np.geomspace(1e9, 1e13, N_BUDGETS)
     subject = replicates("log1p")
     ours, allocation = cpu_seconds(lambda: rs.optimal_allocation(subject, N=1e9, budget=budgets), REPEATS)
