@@ -194,8 +194,9 @@ def _check_passages(split: Split) -> str:
     offsets = _offsets(split, "tokens")
     document, reached, n, tokens = len(ids) - 1, split.n_tokens, 0, 0
     store, settings = split.store(split.n_tokens), split.manifest["passages"]
-    counts = zip(store.passages.n_tokens.tolist(), store.passages.n_new_tokens.tolist(), strict=True)
-    for row, (n_tokens, n_new) in zip(store.passages.rows(), counts, strict=True):
+    passages: Any = store.passages
+    counts = zip(passages.n_tokens.tolist(), passages.n_new_tokens.tolist(), strict=True)
+    for row, (n_tokens, n_new) in zip(passages.rows(), counts, strict=True):
         while document >= 0 and reached <= offsets[document]:
             document -= 1
         where = f"passage {n} ({row['id']!r})"

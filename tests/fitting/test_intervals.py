@@ -139,7 +139,7 @@ def test_blocks_of_weights_change_nothing(fit: rs.ManifoldFit, monkeypatch: pyte
         ({"by": 3}, "by = 3"),
         ({"by": []}, r"by = \[\]"),
         ({"by": [1, 2]}, r"by = \[1, 2\]"),
-        ({"by": "N"}, "by = 'N'"),
+        ({"by": "size"}, "by = 'size'"),
         ({"rng": "seed"}, "rng = 'seed'"),
         ({"rng": -1}, "rng = -1"),
         ({"n_resamples": None, "rng": -1}, "n_resamples = None.*rng = -1"),
