@@ -72,7 +72,7 @@ class Allocation(Result):
         What to know, in words; may be empty.
     """
 
-    _picture: ClassVar[str] = "allocation"
+    _picture: ClassVar[str] = "splits"
 
     N: Any
     budget: Any

@@ -85,6 +85,7 @@ def reading_threshold(
     N: ArrayLike | None = None,
     D_over_N: ArrayLike = 20.0,
     R: ArrayLike | None = None,
+    min_gain: float = 0.0,
     higher_is_better: bool | None = None,
     confidence_level: float = 0.95,
     hit_rate: Any = None,
@@ -115,6 +116,9 @@ def reading_threshold(
     N, D_over_N, R : array-like, optional
         For a fit: the model sizes (default: those of its data), the data per parameter, and the store (default: the
         largest of its data). With ``by="D_over_N"`` give one N and several D_over_N.
+    min_gain : float
+        The gain that counts, in the unit of the metric: 0 asks where anything is gained for certain, half of the
+        largest gain where reading has set in.
     higher_is_better : bool, optional
         For a table; by default `ragscale.results.higher_is_better` says it.
     confidence_level : float
@@ -139,30 +143,34 @@ def reading_threshold(
         problems.append(f"by = {by!r} must be one of {', '.join(map(repr, _UNITS))}")
     if not isinstance(confidence_level, (int, float)) or not 0 < confidence_level < 1:
         problems.append(f"confidence_level = {confidence_level!r} must be in (0, 1)")
+    if isinstance(min_gain, bool) or not isinstance(min_gain, (int, float)) or not min_gain >= 0:
+        problems.append(f"min_gain = {min_gain!r} must be a number of at least 0, in the unit of the metric")
     refuse(problems, "reading_threshold")
     if isinstance(results_or_fit, tuple) or hasattr(results_or_fit, "theta") or hasattr(results_or_fit, "fits"):
         found = surface(results_or_fit, hit_rate=hit_rate)
-        return _from_fit(found, by, {"N": N, "D_over_N": D_over_N, "R": R}, confidence_level)
+        return _from_fit(found, by, {"N": N, "D_over_N": D_over_N, "R": R}, confidence_level, min_gain)
     if N is not None or R is not None:
         raise ConfigError("reading_threshold: N and R are for a fit; filter the table instead")
     table = validate(results_or_fit)
-    options = {"condition": condition, "higher": higher_is_better, "level": confidence_level}
+    options = {"condition": condition, "higher": higher_is_better, "level": confidence_level, "least": min_gain}
     return _from_results(table, by, control=control, **options)
 
 
 def _from_results(
-    table: Any, by: str, *, control: str, condition: str | None, higher: bool | None, level: float
+    table: Any, by: str, *, control: str, condition: str | None, higher: bool | None, level: float, least: float
 ) -> Threshold:
     def rises(metric: str, rows: pd.DataFrame) -> bool:
         return is_rising(rows) if higher is None else bool(higher)
 
     gains = checkpoint_gains(table, treated=condition, control=control, rises=rises)
-    rows: Any = _mark(gain_intervals(gains, by, level), by)
+    rows: Any = _mark(gain_intervals(gains, by, level), by, least)
     one_metric = "metric" not in gains or len(set(gains["metric"])) == 1
     named = ["task"] if "task" in rows and one_metric else [c for c in ("task", "metric") if c in rows]
     groups = rows.groupby(named, sort=True) if named else [(("",), rows)]
     found = {" / ".join(map(str, key)): _first(group, by) for key, group in groups}
-    together = _first(_mark(gain_intervals(joint_gains(gains), by, level), by), by) if len(found) > 1 else math.nan
+    together = (
+        _first(_mark(gain_intervals(joint_gains(gains), by, level), by, least), by) if len(found) > 1 else math.nan
+    )
     return Threshold(
         threshold=found if len(found) > 1 else next(iter(found.values())),
         joint=together if len(found) > 1 else next(iter(found.values())),
@@ -174,12 +182,12 @@ def _from_results(
     )
 
 
-def _mark(rows: Any, by: str) -> Any:
+def _mark(rows: Any, by: str, least: float) -> Any:
     """Say of every row whether it helps, hurts, and whether everything above it helps too."""
     names = [c for c in ("task", "metric") if c in rows]
     rows = rows.sort_values([*names, by], ignore_index=True)
     certain = ~rows["low"].isna().all()
-    rows["helps"] = (rows["low"] if certain else rows["gain"]) > 0
+    rows["helps"] = (rows["low"] if certain else rows["gain"]) > least
     rows["hurts"] = (rows["high"] if certain else rows["gain"]) < 0
     rows["from_here"] = False
     groups = rows.groupby(names, sort=False).indices if names else {"": np.arange(len(rows))}
@@ -195,7 +203,7 @@ def _first(rows: Any, by: str) -> float:
     return float(good[by].min()) if len(good) else math.nan
 
 
-def _from_fit(found: Surface, by: str, asked: dict[str, Any], level: float) -> Threshold:
+def _from_fit(found: Surface, by: str, asked: dict[str, Any], level: float, least: float) -> Threshold:
     problems: list[str] = []
     N, D_over_N, R = asked["N"], asked["D_over_N"], asked["R"]
     sizes, stores = found.measured("N"), found.measured("R")
@@ -222,7 +230,7 @@ def _from_fit(found: Surface, by: str, asked: dict[str, Any], level: float) -> T
     frame = pd.DataFrame({"N": n, "D": ratio * n, "D_over_N": ratio, "R": r, "gain": gain[0], "low": low, "high": high})
     if frame[by].duplicated().any():
         raise ConfigError(f"reading_threshold: by={by!r} has repeated values; vary {by} only")
-    rows: Any = _mark(frame.assign(n=len(gain) - 1), by)
+    rows: Any = _mark(frame.assign(n=len(gain) - 1), by, least)
     value = _first(rows, by)
     note = ""
     if by == "N" and not found.law.gain_depends_on_N:
@@ -236,7 +244,7 @@ def _from_fit(found: Surface, by: str, asked: dict[str, Any], level: float) -> T
 def _of_reading(found: Surface, n: np.ndarray, level: float) -> Threshold:
     """Return the threshold of a law that has one as a parameter, per N; at the typical N as the answer."""
     sizes = np.unique(np.concatenate([n, [np.exp(np.log(n).mean())]]))
-    stacked = np.atleast_2d(found.law.threshold(sizes, found.stacked()))
+    stacked = np.atleast_2d(found.law.threshold(found.stacked(), sizes))
     tail = (1 - level) / 2
     low, high = (
         np.quantile(stacked[1:], [tail, 1 - tail], axis=0) if len(stacked) > 1 else np.full((2, len(sizes)), np.nan)

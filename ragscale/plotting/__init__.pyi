@@ -1,3 +1,7 @@
+from ._decisions import compared_fits as compared_fits
+from ._decisions import next_runs as next_runs
+from ._decisions import splits as splits
+from ._decisions import threshold as threshold
 from ._fits import allocation as allocation
 from ._fits import contours as contours
 from ._fits import exchange as exchange

@@ -190,3 +190,21 @@ def test_a_threshold_survives_a_file(tmp_path):
     found = rs.reading_threshold(conditions({"oracle": 0.3, "random": 0.0}), by="D")
     found.to_json(tmp_path / "threshold.json")
     assert Threshold.from_json(tmp_path / "threshold.json").summary() == found.summary()
+
+
+def test_a_gain_that_counts_moves_the_threshold():
+    table = conditions({"oracle": 1.0, "random": 0.0}, skill=lambda n, d: d / 90e6)
+    assert rs.reading_threshold(table, by="D").threshold == 15e6
+    assert rs.reading_threshold(table, by="D", min_gain=0.5).threshold == 60e6
+    with pytest.raises(ConfigError, match="min_gain"):
+        rs.reading_threshold(table, by="D", min_gain=-1)
+
+
+def test_a_law_that_reads_has_its_threshold_as_a_parameter():
+    table = rs.datasets.load("ragscale-gpu")
+    fit = rs.fit_manifold(table[table["task"] == "squad"], law="reading")
+    found = rs.reading_threshold(fit, by="D")
+    np.testing.assert_allclose(found.table["D"], fit.law.threshold(fit.theta, found.table["N"].to_numpy()))
+    assert 1.0e7 < found.threshold < 1.5e7
+    rows = table[table["task"] == "squad"]
+    assert rs.reading_threshold(rows, by="D", min_gain=0.9).threshold == 16e6
