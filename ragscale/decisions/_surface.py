@@ -183,10 +183,11 @@ class Average:
 
     def _loss(self, n: Any, d: Any, r: Any, theta: Any = None) -> np.ndarray:
         n, d, r = (np.asarray(x, np.float64) for x in (n, d, r))
-        return np.asarray(self.sign * sum(m.weight * m.metric(m.law.loss(n, d, r, m.theta)) for m in self.members))
+        value = sum(m.weight * m.metric(m.law.loss(n, d, r, m.theta)) for m in self.members)
+        return self._rows(self.sign * np.asarray(value), theta)
 
     def loss(self, N: Any, D: Any, R: Any, theta: Any = None) -> np.ndarray:
-        return np.asarray(self._loss(N, D, R))
+        return self._loss(N, D, R, theta)
 
     def _gradient(self, n: Any, d: Any, r: Any, theta: Any = None) -> tuple[np.ndarray, ...]:
         n, d, r = (np.asarray(x, np.float64) for x in (n, d, r))
@@ -195,10 +196,15 @@ class Average:
             chain = 1.0 if m.link is None else m.link.slopes(m.law.loss(n, d, r, m.theta))[0]
             for i, slope in enumerate(m.law.gradient(n, d, r, m.theta)):
                 sums[i] = sums[i] + self.sign * m.weight * chain * slope
-        return tuple(np.asarray(total) for total in sums)
+        return tuple(self._rows(np.asarray(total), theta) for total in sums)
+
+    @staticmethod
+    def _rows(value: np.ndarray, theta: Any) -> np.ndarray:
+        """Give a value the row that stacked parameters have: (1, M) against (M,)."""
+        return value if theta is None else value + np.zeros(np.shape(theta["weight"]))
 
     def gradient(self, N: Any, D: Any, R: Any, theta: Any = None) -> tuple[np.ndarray, ...]:
-        return self._gradient(N, D, R)
+        return self._gradient(N, D, R, theta)
 
 
 @dataclass(frozen=True)

@@ -210,3 +210,18 @@ def test_an_automatic_fit_decides_under_all_of_its_laws():
     best = rs.optimal_allocation(fit, N=1e9, budget=5e10)
     weights = {k: v for k, v in fit.selection.weights.items() if v >= 0.01}
     assert set(best.laws["law"]) == set(weights)
+
+
+def test_arrays_of_arguments_are_answered_one_by_one(comparison):
+    n, d = np.array([1e8, 5e8, 1e9]), np.array([5e9, 2e10, 8e10])
+    rates = rs.exchange_rate(comparison, N=n, D=d, R=1e10)
+    stores = rs.critical_store(comparison, N=n, D=d, max_R=1e11)
+    knees = rs.knee_point(comparison, N=n, R=1e10)
+    compute = rs.compute_optimal(comparison, flops=[1e20, 1e21])
+    for i in range(3):
+        assert rates.value[i] == pytest.approx(float(rs.exchange_rate(comparison, N=n[i], D=d[i], R=1e10)))
+        one = rs.critical_store(comparison, N=n[i], D=d[i], max_R=1e11)
+        assert stores.value[i] == pytest.approx(float(one))
+        assert knees.D[i] == pytest.approx(rs.knee_point(comparison, N=n[i], R=1e10).D)
+    assert compute.N[1] == pytest.approx(rs.compute_optimal(comparison, flops=1e21).N)
+    assert rates.laws["hill"].shape == (3,)
