@@ -1,7 +1,6 @@
 """The parts together, as the README shows them; and what importing them costs."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,13 +62,6 @@ def test_every_public_name_of_every_module_can_be_had(package):
     assert module.__all__
     for name in module.__all__:
         assert getattr(module, name) is not None
-
-
-def test_the_first_example_of_the_readme_runs():
-    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)[0]
-    output = python(code)
-    assert "log1p" in output
-    assert re.search(r"5e\+10 tokens: pretrain on .* of the budget", output)
 
 
 def test_from_a_corpus_to_the_best_split(tmp_path):

@@ -45,7 +45,17 @@ def as_frame(results: Any) -> pd.DataFrame:
     frame = _columns_of_index(_to_pandas(results))
     frame.columns = [c if isinstance(c, str) else str(c) for c in frame.columns]
     frame.attrs = dict(getattr(results, "attrs", {})) if isinstance(results, (pd.DataFrame, pd.Series)) else {}
-    return _without_row_numbers(frame)
+    return _without_row_numbers(_without_halves(frame))
+
+
+def _without_halves(frame: pd.DataFrame) -> pd.DataFrame:
+    """Widen half floats, which pandas can neither sort nor group by."""
+    halves = [i for i, dtype in enumerate(frame.dtypes) if dtype == np.float16]
+    if halves:
+        frame = frame.copy()
+        for i in halves:
+            frame.isetitem(i, frame.iloc[:, i].astype(np.float64))
+    return frame
 
 
 def _to_pandas(results: Any) -> pd.DataFrame:

@@ -71,7 +71,7 @@ def select(
         if value is None:
             continue
         allowed = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [value]
-        matches = table[name].isin(allowed).to_numpy()
+        matches = table[name].astype(object).isin(allowed).to_numpy(dtype=bool)  # Arrow refuses values of another type
         keep &= matches | table[name].isna().to_numpy() if name == "condition" else matches
     rows: Any = pd.DataFrame(table[keep]).reset_index(drop=True)
     if rows.empty:

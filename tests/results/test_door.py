@@ -137,3 +137,11 @@ def test_select_gives_one_surface_and_names_what_there_is(table):
 def test_a_mean_over_tasks_takes_only_cells_with_every_task(table):
     both = pd.concat([table.assign(task="a"), table.iloc[1:].assign(task="b", value=table["value"] + 1)])
     assert select(both)["value"].tolist() == pytest.approx((table["value"].iloc[1:] + 0.5).tolist())
+
+
+def test_half_floats_are_widened():
+    table = pd.DataFrame(
+        {"N": [1e8, 1e9], "D": [2e9, 2e10], "R": [0.0, 0.0], "value": [3.0, 2.5], "temperature": [0.5, 1.0]}
+    )
+    halves = table.astype({"temperature": "float16", "value": "float16"})
+    assert validate(halves)["temperature"].tolist() == [0.5, 1.0]
