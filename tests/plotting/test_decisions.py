@@ -3,6 +3,7 @@
 import warnings
 
 import matplotlib as mpl
+import matplotlib.pyplot
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +12,12 @@ import ragscale as rs
 from ragscale.results import Result
 
 mpl.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def no_figures_left():
+    yield
+    mpl.pyplot.close("all")
 
 
 def subclasses(cls: type) -> list[type]:
