@@ -143,8 +143,15 @@ class SeenPassages(Sequence[Passage]):
     a window adds what the window before it in its document did not have.
     """
 
-    def __init__(self, backward: Passages, start: int = 0, stop: int | None = None) -> None:
-        self._backward = backward
+    def __init__(
+        self,
+        backward: Passages,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        counts: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    ) -> None:
+        self._backward, self._counts = backward, counts
         self._start, self._stop = start, len(backward) if stop is None else stop
 
     def __len__(self) -> int:
@@ -158,7 +165,7 @@ class SeenPassages(Sequence[Passage]):
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step == 1:
-                return SeenPassages(self._backward, self._start + start, self._start + max(start, stop))
+                return self._part(self._start + start, self._start + max(start, stop))
             return [self[i] for i in range(start, stop, step)]
         if not -len(self) <= index < len(self):
             raise IndexError(f"passage {index} of {len(self)}")
@@ -168,7 +175,10 @@ class SeenPassages(Sequence[Passage]):
 
     def first(self, n: int) -> SeenPassages:
         """Return the first n passages as a view."""
-        return SeenPassages(self._backward, self._start, self._start + n)
+        return self._part(self._start, self._start + n)
+
+    def _part(self, start: int, stop: int) -> SeenPassages:
+        return SeenPassages(self._backward, start, stop, counts=self._forward())  # counted once for all views
 
     def __iter__(self) -> Iterator[Passage]:
         return (self[i] for i in range(len(self)))
@@ -184,7 +194,7 @@ class SeenPassages(Sequence[Passage]):
         return self._forward()[1][self._start : self._stop]
 
     def _forward(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        if not hasattr(self, "_counts"):
+        if self._counts is None:
             tokens, new = self._backward.n_tokens, self._backward.n_new_tokens
             shared = tokens - new  # with the window after it in the document, which lies before it in the list
             before = np.append(shared[1:], 0)  # with the window before it, 0 for the first of a document
