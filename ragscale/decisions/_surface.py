@@ -14,7 +14,7 @@ from ragscale.errors import ConfigError, ExtrapolationWarning, FitError
 from ragscale.fitting._bootstrap import LEAST_WEIGHT
 from ragscale.fitting.laws._catalogue import make_law
 from ragscale.fitting.laws._law import ScalingLaw, Theta
-from ragscale.fitting.solver._links import Link
+from ragscale.fitting.solver.links import Link
 
 if TYPE_CHECKING:
     from ragscale.fitting import Bootstrap, Comparison, ManifoldFit

@@ -41,8 +41,8 @@ from .laws._law import Theta as Theta
 from .laws._reading import Reading as Reading
 from .laws._shaped import Interaction as Interaction
 from .laws._shaped import Multiplicative as Multiplicative
-from .solver._links import Bounded as Bounded
-from .solver._links import Identity as Identity
-from .solver._links import Link as Link
-from .solver._links import Log as Log
 from .solver._objective import Objective as Objective
+from .solver.links import Bounded as Bounded
+from .solver.links import Identity as Identity
+from .solver.links import Link as Link
+from .solver.links import Log as Log

@@ -15,8 +15,9 @@ from ragscale.fitting._experiments import clusters
 from ragscale.fitting._misfit import parity_slope, patterns, verdict
 from ragscale.fitting._own import Own, peek
 from ragscale.fitting._result import NOT_DETERMINED
+from ragscale.fitting.solver._newton import second_order
 from ragscale.fitting.solver._problem import Problem
-from ragscale.fitting.solver._varpro import _jacobian, _second_order, _State
+from ragscale.fitting.solver._state import State, jacobian_of
 from ragscale.results._direction import direction
 from ragscale.results._result import Result
 
@@ -159,8 +160,8 @@ def _local(fit: ManifoldFit) -> _Local:
     problem = fit.problem
     c, u = problem.position(fit.theta)
     weight = problem.table.weight[None]
-    state = _State(problem, c, u, weight, np.array([fit.objective]))
-    jacobian = _jacobian(problem, state.columns, c, u)
+    state = State(problem, c, u, weight, np.array([fit.objective]))
+    jacobian = jacobian_of(problem, state.columns, c, u)
     r = state.r
     irls = problem.objective.weight(r) * weight
     psi = irls * r
@@ -170,7 +171,7 @@ def _local(fit: ManifoldFit) -> _Local:
     curvature = near * ratio * weight * problem.objective._side(r)
     gradient = np.matmul(jacobian, psi[:, :, None])[:, :, 0]
     bread = np.matmul(jacobian * curvature[:, None, :], jacobian.transpose(0, 2, 1))[0]
-    full = bread + _second_order(state, psi, gradient)[0]
+    full = bread + second_order(state, psi, gradient)[0]
     p, lower, upper = (values[0] for values in state.limits())
     held = (p <= lower + 1e-9 * (1 + np.abs(p))) | (p >= upper - 1e-9 * (1 + np.abs(p)))
     group = clusters(peek(fit, "data"))

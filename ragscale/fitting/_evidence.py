@@ -15,7 +15,7 @@ from ragscale.errors import CheckpointError
 from ragscale.fitting._conditions import CLOSED, GOLD, RANDOM, conditions
 from ragscale.fitting._experiments import EXPERIMENT, MODEL, clusters, group_rows
 from ragscale.fitting._own import Own
-from ragscale.fitting.solver._links import Link
+from ragscale.fitting.solver.links import Link
 from ragscale.results._result import Result, decode, encode
 
 _LEVEL = 0.95
@@ -157,7 +157,7 @@ def evidence(table: Any, link: Link) -> Evidence:
     models = trained_models(table, link)
     closed = np.array([model.closed for model in models])
     scale = float(np.nanmedian(np.abs(closed))) if np.isfinite(closed).any() else 1.0
-    needed = _SMALLEST_LOGIT if link.name == "bounded" else _SMALLEST * scale
+    needed = _SMALLEST_LOGIT if link.signed else _SMALLEST * scale
     return evidence_of(models, needed)
 
 

@@ -18,12 +18,12 @@ from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting._table import arrays, check_fittable, row_weights
 from ragscale.fitting.laws._catalogue import make_law
 from ragscale.fitting.laws._law import ScalingLaw, Theta
-from ragscale.fitting.solver._links import Link
 from ragscale.fitting.solver._make_link import make_link
 from ragscale.fitting.solver._objective import LossName, Objective
 from ragscale.fitting.solver._problem import Problem
 from ragscale.fitting.solver._search import solve
-from ragscale.fitting.solver._varpro import Solution
+from ragscale.fitting.solver._solution import Solution
+from ragscale.fitting.solver.links import Link
 
 
 def fit_manifold(
@@ -221,7 +221,7 @@ def fit_table(
     delta: float | Literal["auto"] = 1e-3,
     loss: LossName = "huber",
     tau: float = 0.5,
-    space: str = "auto",
+    space: Literal["auto", "log", "linear"] = "auto",
 ) -> ManifoldFit:
     """Fit one law to the rows of a prepared table that it can read."""
     table, kept, left_out = rows_for(table, law)
@@ -230,23 +230,23 @@ def fit_table(
     link = make_link(law.link if isinstance(link, str) and link == "auto" else link, table)
     if space not in {"auto", "log", "linear"}:
         raise ConfigError(f"space = {space!r} must be 'auto', 'log' or 'linear'")
-    space = link.space if space == "auto" else space
+    where = link.space if space == "auto" else space
     law = law._resolve(*(table[name].to_numpy(float) for name in "NDR"))
     law, dropped = drop_undetermined(law, table)
-    check_fittable(law, table, link, space)
-    weight, words = row_weights(table, link, weights, space)
+    check_fittable(law, table, link, where)
+    weight, words = row_weights(table, link, weights, where)
     automatic = isinstance(delta, str)
     if automatic and delta != "auto":
         raise ConfigError(f"delta = {delta!r} must be a number or 'auto'")
     objective = Objective(loss, 1e-3 if automatic else float(delta), tau)
     rows = arrays(table, weight, law)
-    problem = Problem(law, link, objective, space=space, table=rows)
+    problem = Problem(law, link, objective, space=where, table=rows)
     solution = solve(problem)
     if automatic:
         c, u = solution.c[:1], solution.u[:1]
         r = problem.residual(problem.latent(problem.columns(u, slopes=False), c), u)[0]
         objective = replace(objective, delta=max(1.345 * 1.4826 * float(np.median(np.abs(r))), 1e-9))
-        problem = Problem(law, link, objective, space=space, table=rows)
+        problem = Problem(law, link, objective, space=where, table=rows)
         solution = solve(problem, solution)
     return replace(make_fit(problem, solution, table, words, left_out), dropped=dropped)
 

@@ -21,7 +21,8 @@ from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.laws._law import ScalingLaw, Theta
 from ragscale.fitting.solver._joint import JointProblem, JointSolution, refine_jointly
 from ragscale.fitting.solver._problem import Problem
-from ragscale.fitting.solver._varpro import _linearised, _project
+from ragscale.fitting.solver._projection import project
+from ragscale.fitting.solver._starts import linearised
 
 _STARTS = 4
 
@@ -146,8 +147,8 @@ def _start(problem: Problem, fit: ManifoldFit, held: Mapping[str, float]) -> tup
     c, u = problem.position({**fit.theta, **held})
     u = np.clip(u, problem.lower, problem.upper)
     if problem.k:
-        target, omega = _linearised(problem, u[0, problem.m :])
-        c = _project(problem, problem.columns(u, slopes=False), (omega * problem.table.weight)[None], target)
+        target, omega = linearised(problem, u[0, problem.m :])
+        c = project(problem, problem.columns(u, slopes=False), (omega * problem.table.weight)[None], target)
     return c, u
 
 

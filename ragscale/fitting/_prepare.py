@@ -15,8 +15,7 @@ from ragscale.fitting._determined import fill_unknown
 from ragscale.fitting._experiments import EXPERIMENT, experiments, merged, warn_of_checkpoints
 from ragscale.fitting._unexplained import CELL, advice, unexplained
 from ragscale.fitting.laws._law import ScalingLaw
-from ragscale.fitting.solver._links import Bounded, Link
-from ragscale.fitting.solver._make_link import make_link
+from ragscale.fitting.solver.links import Link
 from ragscale.results import average_seeds, validate
 from ragscale.results._direction import direction, rank_trend, told_direction
 from ragscale.results._door import as_frame, likely
@@ -212,10 +211,10 @@ def _averaged(table: pd.DataFrame) -> pd.DataFrame:
 
 def _direction(table: pd.DataFrame, given: bool | None, link: str | Link, own_metric: bool) -> bool:
     presumed = None
-    if isinstance(link, Link) and not (isinstance(link, Bounded) and link.direction == "auto"):
+    if isinstance(link, str) and link != "auto":
+        link = Link.named(link)()
+    if isinstance(link, Link) and link.knows_direction:
         presumed = link.rising
-    elif isinstance(link, str) and link in {"identity", "log", "negative"}:
-        presumed = make_link(link, table).rising
     if own_metric and given is None:
         told = told_direction(table)
         return rank_trend(table) > 0 if told is None else told

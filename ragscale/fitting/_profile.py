@@ -15,7 +15,7 @@ from ragscale.fitting._diagnostics import _local
 from ragscale.fitting._own import Own
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.solver._problem import Problem
-from ragscale.fitting.solver._varpro import refine
+from ragscale.fitting.solver._refine import refine
 from ragscale.results._result import Result
 
 

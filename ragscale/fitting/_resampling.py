@@ -9,7 +9,8 @@ from ragscale.fitting._experiments import clusters
 from ragscale.fitting._own import peek
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.solver._problem import Problem
-from ragscale.fitting.solver._varpro import Solution, join, refine
+from ragscale.fitting.solver._refine import refine
+from ragscale.fitting.solver._solution import Solution, join
 
 _WEIGHTS = 4_000_000  # of one block: 32 MB in float64
 

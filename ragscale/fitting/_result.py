@@ -19,9 +19,9 @@ from ragscale.fitting._comparison import Comparison
 from ragscale.fitting._determined import other_values, refuse_unseen, unseen
 from ragscale.fitting._own import Own, peek
 from ragscale.fitting.laws._law import ScalingLaw, Theta, check_counts
-from ragscale.fitting.solver._links import Link
 from ragscale.fitting.solver._objective import Objective
 from ragscale.fitting.solver._problem import Problem
+from ragscale.fitting.solver.links import Link, Space
 from ragscale.results._result import Result, latex_table
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class ManifoldFit(Result):
     theta: Theta
     link: Link
     loss: Objective
-    space: str
+    space: Space
     objective: float
     data: Own[pd.DataFrame] = Own()
     minima: Own[pd.DataFrame] = Own()
@@ -456,8 +456,8 @@ def unit_factors(law: ScalingLaw, theta: Mapping[str, float], unit: float) -> di
 
 
 def _coefficients(law: ScalingLaw, theta: Mapping[str, float], probe: tuple[np.ndarray, ...]) -> list[str]:
-    from ragscale.fitting.solver._problem import _linear_names
+    from ragscale.fitting.solver._linear_parameters import linear_names
 
     n, d, r = probe
     typical = {"N": float(n[0]), "D": float(d[0]), "R": float(r[0])}
-    return [name for name in _linear_names(law, n, d, r, typical) if name != "offset"]
+    return [name for name in linear_names(law, n, d, r, typical) if name != "offset"]

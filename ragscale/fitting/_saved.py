@@ -23,8 +23,8 @@ from ragscale.fitting._evidence import Evidence, Paired
 from ragscale.fitting._own import peek
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.laws._law import ScalingLaw, Theta
-from ragscale.fitting.solver._links import link_from_dict
 from ragscale.fitting.solver._objective import Objective
+from ragscale.fitting.solver.links import Link
 from ragscale.results import HitRateCurve, HitRateDraws
 from ragscale.results._hit_rate_shapes import make_shape
 from ragscale.results._result import decode, encode
@@ -116,7 +116,7 @@ def fit_from_dict(value: Any, data: pd.DataFrame | None = None) -> ManifoldFit:
     return ManifoldFit(
         law=law,
         theta=Theta(value["theta"]),
-        link=link_from_dict(value["link"]),
+        link=Link.from_dict(value["link"]),
         loss=Objective(**value["loss"]),
         space=value["space"],
         objective=value["objective"],

@@ -10,9 +10,9 @@ import pandas as pd
 from ragscale.errors import ConfigError, FitError
 from ragscale.fitting._conditions import reads_evidence
 from ragscale.fitting.laws._law import ScalingLaw
-from ragscale.fitting.solver._links import Link
 from ragscale.fitting.solver._make_link import make_link
-from ragscale.fitting.solver._problem import Table
+from ragscale.fitting.solver._rows import Table
+from ragscale.fitting.solver.links import Link
 from ragscale.results._direction import direction
 
 
@@ -21,7 +21,7 @@ def row_weights(table: Any, link: Link, weights: Any, space: str) -> tuple[np.nd
     count = len(table)
     seeds = table["n_seeds"].to_numpy(float) if "n_seeds" in table else np.ones(count)
     value = table["value"].to_numpy(float)
-    if weights is None and link.name == "bounded" and "n_examples" in table and _shares(table, link) is not None:
+    if weights is None and link.counts_answers and "n_examples" in table and _shares(table, link) is not None:
         known = table["n_examples"].notna()
         if known.all():
             weights = "binomial"
@@ -101,7 +101,7 @@ def check_fittable(law: ScalingLaw, table: pd.DataFrame, link: Link, space: str)
             f"higher_is_better={not rises} if that is not so, or let a law that models the metric itself have "
             "link = 'identity' in its class"
         )
-    if space == "log" and link.name != "log" and np.any(table["value"].to_numpy(float) <= 0):
+    if space == "log" and not link.positive and np.any(table["value"].to_numpy(float) <= 0):
         problems.append(
             f"residuals are taken in the logarithm, and the table has values <= 0 (down to {table['value'].min():g}): "
             "use space='linear', or link='bounded' for a score"

@@ -11,7 +11,7 @@ import pandas as pd
 from ragscale.errors import ConfigError, RagscaleError
 from ragscale.fitting import ScalingLaw, SeparableLaw, Theta, fit_manifold
 from ragscale.fitting.laws._law import _difference
-from ragscale.fitting.solver._problem import _linear_names, _probe_value
+from ragscale.fitting.solver._linear_parameters import linear_names, probe_value
 
 _N = np.array([3e7, 1e8, 3e8, 1e9, 3e9, 1e10])
 _D_OVER_N = np.array([2.0, 8.0, 30.0, 120.0])
@@ -98,11 +98,11 @@ class _Subject:
         law = self.law
         if self.given is not None:
             return {**self.given, **law.fixed, **{name: self.given[other] for name, other in law.tied.items()}}
-        values = {p.name: _probe_value(p, self.typical, share) for p in law.parameters}
+        values = {p.name: probe_value(p, self.typical, share) for p in law.parameters}
         values |= law.fixed
         values |= {name: values[other] for name, other in law.tied.items()}
         bound = law.at(**self.further) if self.further else law
-        for name in _linear_names(bound, self.n, self.d, self.r, self.typical):
+        for name in linear_names(bound, self.n, self.d, self.r, self.typical):
             if name in law.fixed or name in law.tied or name == "offset":
                 continue
             one, zero = ({**values, name: x} for x in (1.0, 0.0))

@@ -8,6 +8,7 @@ import pytest
 from ragscale.datasets import simulate
 from ragscale.fitting import Chinchilla, Log1p, Parameter, SeparableLaw
 from ragscale.fitting._fit import fit_manifold
+from ragscale.fitting.solver._columns import LawColumns
 from ragscale.fitting.solver._problem import Problem
 
 TABLE = simulate("log1p", noise=0.01, rng=0)
@@ -27,13 +28,12 @@ class CentredOnTheTable(SeparableLaw):
 
 def long_way(problem: Problem, u: np.ndarray) -> Any:
     """Evaluate the same columns row by row."""
-    table = problem.table
-    rows = Problem(problem.law, problem.link, problem.objective, space=problem.space, table=table)
+    table, typical = problem.table, problem.typical
+    n, d, r = (np.append(getattr(table, name.lower()), typical[name]) for name in "NDR")
+    rows = LawColumns(problem.coordinates, (n, d, r))
     rows.place = None
-    rows._n, rows._d, rows._r = (
-        np.append(column, rows.typical[name]) for name, column in zip("NDR", (table.n, table.d, table.r), strict=True)
-    )
-    return rows.columns(u), rows
+    rows._n, rows._d, rows._r = n, d, r
+    return rows.at(u), rows
 
 
 @pytest.mark.parametrize("law", ["log1p", "power", "hill", "rpower", "log_ratio", "multiplicative", "effective_data"])
@@ -54,7 +54,7 @@ def test_columns_are_those_of_every_row(law):
 def test_a_grid_has_few_distinct_rows_and_scattered_runs_have_not():
     problem = fit_manifold(TABLE, "log1p").problem
     assert problem.place is not None
-    assert len(problem._n) < len(TABLE) / 4
+    assert max(at.max() + 1 for at in problem.place.values()) < len(TABLE) / 4
     rng = np.random.default_rng(0)
     scattered = TABLE.assign(N=TABLE["N"] * np.exp(rng.normal(size=len(TABLE))))
     assert fit_manifold(scattered, "chinchilla").problem.place is None

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ragscale.errors import ConfigError
+from ragscale.fitting.solver._bounded_step import bounded_step
+from ragscale.fitting.solver._newton import newton_system
 from ragscale.fitting.solver._problem import Problem
-from ragscale.fitting.solver._varpro import (
-    Solution,
-    _bounded_step,
-    _State,
-    newton_system,
-    project_at,
-    projection_system,
-)
+from ragscale.fitting.solver._projection import project_at, projection_system
+from ragscale.fitting.solver._solution import Solution
+from ragscale.fitting.solver._state import State
 
 _PROJECTIONS, _NEWTON = 60, 120
 _CHUNK = 64
@@ -100,7 +97,7 @@ def refine_jointly(
     for first in range(0, count, _CHUNK):
         rows = slice(first, first + _CHUNK)
         walk = _Walk(joint.part(rows), [(c[rows], u[rows]) for c, u in starts], [w[rows] for w in weights])
-        if all(problem.link.name in {"identity", "log"} and problem.k for problem in joint.problems):
+        if all(problem.link.invertible and problem.k for problem in joint.problems):
             walk.run(walk.projection_step, _PROJECTIONS, 1e-6, damping=1e-3)
         walk.run(walk.newton_step, _NEWTON, tolerance, damping=1e-6)
         found.append(walk)
@@ -161,13 +158,13 @@ class _Walk:
             stuck = (quiet[active] > 8) | (damp[active] > 1e12)
             active = active[~(done | stuck)]
 
-    def _states(self, rows: np.ndarray) -> list[_State]:
+    def _states(self, rows: np.ndarray) -> list[State]:
         return [
-            _State(problem.part(rows), self.c[t][rows], self.u[t][rows], self.weights[t][rows], self.values[t][rows])
+            State(problem.part(rows), self.c[t][rows], self.u[t][rows], self.weights[t][rows], self.values[t][rows])
             for t, problem in enumerate(self.joint.problems)
         ]
 
-    def _assembled(self, states: list[_State], blocks: list[tuple[np.ndarray, np.ndarray]]) -> _System:
+    def _assembled(self, states: list[State], blocks: list[tuple[np.ndarray, np.ndarray]]) -> _System:
         """Put the gradients and Hessians of all problems into one, with parameters and bounds."""
         count, size = len(blocks[0][0]), self.joint.size
         system = _System(
@@ -195,7 +192,7 @@ class _Walk:
         for (_, _, scale), at in zip(blocks, self.joint.place, strict=True):
             damped[:, at, at] += damping[:, None] * scale
         damped[:, index, index] += 1e-300
-        step, _ = _bounded_step(damped, system.gradient, system.p, system.lower, system.upper)
+        step, _ = bounded_step(damped, system.gradient, system.p, system.lower, system.upper)
         downhill = (system.gradient * step).sum(axis=1)
         bend = np.einsum("si,sij,sj->s", step, system.hessian, step)
         tried = [state.attempt((system.p + step)[:, at]) for state, at in zip(states, self.joint.place, strict=True)]
@@ -214,7 +211,7 @@ class _Walk:
             hessian[:, index, index] *= 1.0 + damping[:, None]
             blocks.append((gradient, hessian))
         system = self._assembled(states, blocks)
-        step, promised = _bounded_step(system.hessian, system.gradient, system.p, system.lower, system.upper)
+        step, promised = bounded_step(system.hessian, system.gradient, system.p, system.lower, system.upper)
         tried = []
         for state, (_, _, omega, target), at in zip(states, systems, self.joint.place, strict=True):
             u = (system.p + step)[:, at][:, state.problem.k :]

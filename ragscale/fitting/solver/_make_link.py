@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ragscale.errors import ConfigError, ResultsError, ResultsWarning
-from ragscale.fitting.solver._links import Bounded, Identity, Link, Log, Negative
+from ragscale.fitting.solver.links import Bounded, Identity, Link, Log, Negative
 from ragscale.results._direction import LARGEST_LOSS, direction
 from ragscale.results._metric_names import Kind, kind_of
 
@@ -30,9 +30,8 @@ def make_link(link: str | Link, results: pd.DataFrame) -> Link:
     """
     if isinstance(link, str) and link in {"auto", "bounded"}:
         link = _guess(results) if link == "auto" else _bounded(results)
-    simple: dict[str, type[Link]] = {"identity": Identity, "log": Log, "negative": Negative}
-    if isinstance(link, str) and link in simple:
-        link = simple[link]()
+    if isinstance(link, str):
+        link = Link.named(link)()
     if not isinstance(link, Link):
         raise ConfigError(f"link = {link!r} must be 'auto', 'identity', 'log', 'negative', 'bounded' or a Link")
     return link.resolve(results)

@@ -6,7 +6,9 @@ import numpy as np
 
 from ragscale.errors import FitError
 from ragscale.fitting.solver._problem import Problem
-from ragscale.fitting.solver._varpro import Solution, distinct, join, refine, scattered_starts, starts
+from ragscale.fitting.solver._refine import refine
+from ragscale.fitting.solver._solution import Solution, distinct, join
+from ragscale.fitting.solver._starts import scattered_starts, starts
 
 _MANY = 10_000  # rows from which the search goes by a sample
 _SAMPLE = 2_000

@@ -1,8 +1,7 @@
-"""How the latent loss of a law becomes the metric of the table."""
+"""The metric is a sigmoid of the loss between a floor and a ceiling."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -12,115 +11,8 @@ import pandas as pd
 
 from ragscale.errors import ConfigError
 from ragscale.fitting.laws._law import Parameter
+from ragscale.fitting.solver.links._link import Link, Space
 from ragscale.results._direction import direction
-
-
-class Link(ABC):
-    """A monotone map from the latent loss to the metric; the fit compares in the metric."""
-
-    name: ClassVar[str]
-    parameters: tuple[Parameter, ...] = ()
-    """Parameters of the link that the fit determines (a free floor or ceiling)."""
-
-    space: Literal["log", "linear"] = "log"
-    """Where residuals are taken by default."""
-
-    signed: bool = False
-    """Whether the latent may be negative, so that the constant E of a law is free in sign."""
-
-    @abstractmethod
-    def metric(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
-        """Return the metric; ``extra`` holds values of ``parameters``."""
-
-    @abstractmethod
-    def slopes(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Return d metric / d latent, and d metric / d parameter."""
-
-    @abstractmethod
-    def latent(self, metric: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
-        """Return the latent; values that the link cannot reach become the nearest that it can."""
-
-    @property
-    def rising(self) -> bool:
-        """Whether the metric rises as the latent loss falls."""
-        worse, better = np.asarray(self.metric(np.array([2.0, 1.0])), dtype=float)
-        return bool(better > worse)
-
-    def resolve(self, results: pd.DataFrame) -> Link:
-        """Return the link with what depends on the table made definite."""
-        return self
-
-    def problems(self, values: np.ndarray) -> list[str]:
-        """Say why these values cannot be modelled through this link."""
-        return []
-
-    def with_values(self, extra: Mapping[str, float]) -> Link:
-        """Return the link with fitted parameters filled in."""
-        return self
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return name and fields, JSON-able."""
-        return {"name": self.name}
-
-
-@dataclass(frozen=True, slots=True)
-class Identity(Link):
-    """The metric is the loss itself (nats, bits per byte, 1 - accuracy)."""
-
-    name: ClassVar[str] = "identity"
-
-    def metric(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
-        return latent
-
-    def slopes(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        return np.ones_like(latent), {}
-
-    def latent(self, metric: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
-        return metric
-
-
-@dataclass(frozen=True, slots=True)
-class Negative(Link):
-    """The metric is minus the loss: for log likelihoods, which rise towards 0. Residuals are differences."""
-
-    name: ClassVar[str] = "negative"
-    space: ClassVar[Literal["log", "linear"]] = "linear"  # type: ignore[misc]
-
-    def metric(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
-        return -latent
-
-    def slopes(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        return -np.ones_like(latent), {}
-
-    def latent(self, metric: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
-        return -metric
-
-    def problems(self, values: np.ndarray) -> list[str]:
-        if (values > 0).any():
-            return [f"link='negative' is for log likelihoods, which are at most 0; the table has {values.max():g}"]
-        return []
-
-
-@dataclass(frozen=True, slots=True)
-class Log(Link):
-    """The logarithm of the metric is the loss: for perplexity. Residuals are differences of log perplexity."""
-
-    name: ClassVar[str] = "log"
-
-    def metric(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
-        return np.exp(latent)
-
-    def slopes(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        return np.exp(latent), {}
-
-    def latent(self, metric: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
-        return np.log(metric)
-
-    def problems(self, values: np.ndarray) -> list[str]:
-        if (values < 1).any():
-            advice = "use link='identity' for a loss, or 'bounded' for a score"
-            return [f"link='log' is for perplexity, which is at least 1; the table has {values.min():g}: {advice}"]
-        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +38,7 @@ class Bounded(Link):
     """
 
     name: ClassVar[str] = "bounded"
+    counts_answers: ClassVar[bool] = True
     floor: float | Literal["free"] = 0.0
     ceiling: float | Literal["free"] = 1.0
     direction: Literal["up", "down", "auto"] = "auto"
@@ -170,7 +63,7 @@ class Bounded(Link):
             raise ConfigError("Bounded: " + "; ".join(problems))
 
     @property
-    def space(self) -> Literal["log", "linear"]:  # type: ignore[override]
+    def space(self) -> Space:  # type: ignore[override]
         """Points of a score; log for a metric that is bounded in the logarithm."""
         return "log" if self.on == "log" else "linear"
 
@@ -183,6 +76,11 @@ class Bounded(Link):
     def rising(self) -> bool:
         """Whether ``direction`` is "up"."""
         return self.direction == "up"
+
+    @property
+    def knows_direction(self) -> bool:
+        """Whether ``direction`` is "up" or "down"."""
+        return self.direction != "auto"
 
     def resolve(self, results: pd.DataFrame) -> Bounded:
         """Decide the direction, and bound what is free by the range of the table."""
@@ -261,10 +159,7 @@ class Bounded(Link):
         fields = {key: getattr(self, key) for key in ("floor", "ceiling", "direction", "on")}
         return {"name": self.name, **fields, "parameters": [[p.name, p.lower, p.upper] for p in self.parameters]}
 
-
-def link_from_dict(value: Mapping[str, Any]) -> Link:
-    """Build a link from what `Link.to_dict` gave."""
-    fields = {key: item for key, item in value.items() if key != "name"}
-    if "parameters" in fields:
-        fields["parameters"] = tuple(Parameter(*item) for item in fields["parameters"])
-    return {"identity": Identity, "log": Log, "negative": Negative, "bounded": Bounded}[value["name"]](**fields)
+    @classmethod
+    def _restore(cls, fields: Mapping[str, Any]) -> Bounded:
+        parameters = tuple(Parameter(*item) for item in fields["parameters"])
+        return cls(**{**fields, "parameters": parameters})
