@@ -25,7 +25,8 @@ import torch
 import ragscale as rs
 from ragscale._files import atomic_write
 from ragscale.fitting import Coverage, Interaction, Log1p, ScalingLaw, coverage_table
-from ragscale.study import Study, StudyConfig, select
+from ragscale.results import select
+from ragscale.study import Study, StudyConfig
 from ragscale.study._report_evidence import gains
 
 HERE = Path(__file__).parent

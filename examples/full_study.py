@@ -49,7 +49,7 @@ nll.pivot_table(index=["task", "condition"], columns="N", values="value").round(
 
 # %%
 # The surface. Cells with D + R = T are the fixed budget: hold them out, and predict them.
-table = rs.study.select(results, metric="nll_per_token")
+table = rs.results.select(results, metric="nll_per_token")
 frontier = (table["D"] + table["R"] == 120_000) & (table["R"] > 0)
 fit = rs.fit_manifold(table[~frontier], "chinchilla")
 held = table[frontier]

@@ -308,7 +308,7 @@ def _rates(source: Any, task: str | None, n_questions: Any) -> tuple[np.ndarray,
 
 
 def retrieved_rows(table: Any, task: str | None = None) -> pd.DataFrame:
-    """Return the rows that measure a retriever: retrieved passages from a store, of one task, retriever and k.
+    """Return the rows that measure a retriever: passages from a store, of one task, retriever, k and source of it.
 
     Raises
     ------
@@ -328,7 +328,7 @@ def retrieved_rows(table: Any, task: str | None = None) -> pd.DataFrame:
         rows = rows[rows["hit_rate"].notna()]
     if rows.empty:
         raise ResultsError("no retrieved rows with a hit_rate: evaluate with a retriever records them")
-    for name in ("task", "condition", "retriever", "k"):
+    for name in ("task", "condition", "retriever", "k", "store_source"):
         kinds = rows[name].unique() if name in rows else []
         if len(kinds) > 1:
             shown = ", ".join(map(str, kinds[:4]))

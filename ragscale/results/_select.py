@@ -12,6 +12,7 @@ from ragscale.errors import ResultsError
 from ragscale.results._table import validate
 
 _CLOSED, _RETRIEVED = "closed-book", "retrieved"
+_OF_STORE = ("retriever", "k", "store_source")
 
 
 def select(
@@ -35,7 +36,8 @@ def select(
     conditions : sequence of str, optional
         Values of the column ``condition`` to keep, where there is one; None keeps all. Rows without a condition stay.
     **where
-        Further columns and the value (or list of values) to keep: ``n_shot=5, filter="strict-match"``.
+        Further columns and the value (or list of values) to keep: ``n_shot=5, filter="strict-match"``. Rows with R = 0
+        that have no ``retriever``, ``k`` or ``store_source`` (``"none"``, 0, a gap) stay: they belong to each.
 
     Returns
     -------
@@ -72,7 +74,11 @@ def select(
             continue
         allowed = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [value]
         matches = table[name].astype(object).isin(allowed).to_numpy(dtype=bool)  # Arrow refuses values of another type
-        keep &= matches | table[name].isna().to_numpy() if name == "condition" else matches
+        if name == "condition":
+            matches = matches | table[name].isna().to_numpy()
+        elif name in _OF_STORE:
+            matches = matches | _without_store(table, name)
+        keep &= matches
     rows: Any = pd.DataFrame(table[keep]).reset_index(drop=True)
     if rows.empty:
         raise ResultsError(_nothing(table, wanted))
@@ -84,11 +90,31 @@ def select(
     return rows
 
 
+def _without_store(table: pd.DataFrame, name: str) -> np.ndarray:
+    """Return where no store is read and the column says so."""
+    column = table[name]
+    says_none = column.isna().to_numpy() | column.astype(object).isin([0, "none", ""]).to_numpy(dtype=bool)
+    return says_none & (table["R"] == 0).to_numpy(dtype=bool)
+
+
 def _mean_over_tasks(rows: Any) -> pd.DataFrame:
     """Average tasks within cells; a cell that lacks a task would be another mean, so it is left out."""
     keys = [
         c
-        for c in ("N", "D", "R", "seed", "run", "condition", "k", "retriever", "store_source", "metric", "split")
+        for c in (
+            "N",
+            "D",
+            "R",
+            "seed",
+            "run",
+            "condition",
+            "k",
+            "retriever",
+            "store_source",
+            "seen_share",
+            "metric",
+            "split",
+        )
         if c in rows
     ]
     constant = [c for c in rows.columns if c not in (*keys, "value", "task") and rows[c].nunique(dropna=False) == 1]

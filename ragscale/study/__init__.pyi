@@ -7,5 +7,5 @@ from ._models import StudyModel as StudyModel
 from ._page import Page as Page
 from ._plan_result import StudyPlan as StudyPlan
 from ._report import write_report as write_report
-from ._select import select as select
 from ._study import Study as Study
+from ._variants import select as select

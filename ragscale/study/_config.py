@@ -21,7 +21,7 @@ from ragscale.study._retrievers import RetrieverSpec
 from ragscale.study._task_specs import TaskSpec
 from ragscale.training import ModelConfig, TrainConfig
 
-_TUPLES = ("tasks", "models", "seeds", "conditions", "gold")
+_TUPLES = ("tasks", "models", "seeds", "conditions", "gold", "store_sources")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +48,11 @@ class StudyConfig:
         Pretraining tokens and store tokens; a plain sequence means token counts. R = 0 always is part.
     budgets : Grid
         Fixed budgets T: every D of the grid below T gets the store R = T - D as well, the frontier D + R = T.
+    store_sources : sequence of str
+        Where stores come from: ``"held-out"``, text that no cell was trained on, and ``"seen"``, the first R tokens of
+        the permutation, which every D >= R has read. With both, every R is asked from both; a seen store is no leak,
+        so its cells have any D up to T. Results say which in ``store_source``, and in ``seen_share`` how much of the
+        store the model was trained on.
     tokenizer : str or int
         A name or path, or the size of a vocabulary to train on the corpus. A `Split` brings its own.
     max_tokens : int or None
@@ -116,6 +121,7 @@ class StudyConfig:
     R: Grid | Sequence[float]
     tasks: Sequence[Task | TaskSpec | str | os.PathLike[str] | Mapping[str, Any]] = ()
     budgets: Grid | Sequence[float] = ()
+    store_sources: Sequence[str] = ("held-out",)
     tokenizer: str | int = 4096
     max_tokens: int | None = None
     validation_tokens: int = 0
@@ -179,6 +185,11 @@ class StudyConfig:
         return self.D, self.R, self.budgets  # type: ignore[return-value]
 
     @property
+    def numbers_of_passages(self) -> tuple[int, ...]:
+        """Every k of the study."""
+        return (self.k,)
+
+    @property
     def is_synthetic(self) -> bool:
         """Whether the corpus is the synthetic world."""
         return isinstance(self.corpus, Mapping) and "synthetic" in self.corpus
@@ -193,7 +204,7 @@ class StudyConfig:
         value: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
         for name in ("D", "R", "budgets"):
             value[name] = {"values": list(value[name].values), "unit": value[name].unit}
-        for name in ("seeds", "conditions", "gold"):
+        for name in ("seeds", "conditions", "gold", "store_sources"):
             value[name] = list(value[name])
         value["models"] = [model.to_dict() for model in value["models"]]
         value["tasks"] = [task.to_dict() for task in value["tasks"]]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ragscale.study._config import StudyConfig
 
 CONDITIONS = ("closed-book", "retrieved", "oracle", "random")
+SOURCES = ("held-out", "seen")
 _COUNTS = (
     ("threads", 1),
     ("n_workers", 1),
@@ -94,6 +95,11 @@ def _check_lists(config: StudyConfig, found: list[str]) -> None:
     unknown = [c for c in config.conditions if c not in CONDITIONS]
     if unknown:
         found.append(f"conditions has {unknown}, known are {list(CONDITIONS)}")
+    sources = config.store_sources
+    if not sources or any(source not in SOURCES for source in sources) or len(set(sources)) < len(sources):
+        found.append(f"store_sources = {list(sources)!r} must name {' or '.join(map(repr, SOURCES))}, each once")
+    else:
+        object.__setattr__(config, "store_sources", tuple(source for source in SOURCES if source in sources))
     wrong = [path for path in config.gold if not isinstance(path, str)]
     if wrong:
         found.append(f"gold must be files, got {wrong}")

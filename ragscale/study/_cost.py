@@ -19,6 +19,7 @@ from ragscale.study._jobs import Needs
 from ragscale.study._plan import Cell, cells, model_training, prompt_length
 from ragscale.study._plan_result import StudyPlan
 from ragscale.study._sizes import Sizes
+from ragscale.study._variants import variants
 from ragscale.training import DEVICES, Device, ModelConfig, dry_run, make_plan
 
 _GIB = 2**30
@@ -156,7 +157,7 @@ def _cell_row(
 ) -> dict[str, Any]:
     cost, trained = ladder["rows"][cell.D], cell.R == 0
     totals = set(config.grids[2].tokens(n_params=cell.N, budget=sizes.budget))
-    scoring = _scoring_hours(config, ladder["shape"], device, n_questions, store=cell.R)
+    scoring = _scoring_hours(config, ladder["shape"], device, n_questions, store=cell.R, k=cell.k)
     training = cost["hours"] * config.processes_per_training if trained else 0.0
     return {
         "model": cell.model,
@@ -167,6 +168,9 @@ def _cell_row(
         "tokens_per_parameter": cell.D / cell.N,
         "store_share": cell.R / (cell.D + cell.R),
         "on_frontier": cell.D + cell.R in totals,
+        "store_source": cell.source,
+        "seen_share": _seen_share(cell, sizes.budget),
+        "k": cell.k,
         "overlap": cell.overlap,
         "train_tokens": cost["trained_tokens"] if trained else 0,
         "train_flops": cost["flops"] if trained else 0.0,
@@ -180,19 +184,25 @@ def _cell_row(
     }
 
 
-def _prompts_of(config: StudyConfig, store: int) -> tuple[int, int]:
+def _seen_share(cell: Cell, budget: int) -> float:
+    """Return the share of the store that pretraining reads; whole passages move it a little."""
+    shared = min(cell.D, cell.R) if cell.source == "seen" else max(0, cell.D + cell.R - budget)
+    return shared / cell.R if cell.R else 0.0
+
+
+def _prompts_of(config: StudyConfig, store: int, k: int) -> tuple[int, int]:
     """Return how many prompts a question has in a cell, and the tokens of each: passages fill it up to its length."""
     conditions = asked_conditions(config)
     beside = ("oracle" in conditions) + ("random" in conditions and any(config.grids[1].values))
     n = 1 if store else 1 + beside
-    shown = config.k * config.passage_tokens if store or n > 1 else 0
+    shown = k * config.passage_tokens if store or n > 1 else 0
     return n, min(prompt_length(config), _QUESTION_TOKENS + shown)
 
 
 def _scoring_hours(
-    config: StudyConfig, shape: ModelConfig, device: Device, n_questions: int | None, *, store: int
+    config: StudyConfig, shape: ModelConfig, device: Device, n_questions: int | None, *, store: int, k: int
 ) -> float:
-    n, length = _prompts_of(config, store)
+    n, length = _prompts_of(config, store, k or config.numbers_of_passages[0])
     flops = (n_questions or 0) * n * length * shape.flops(length) / 3
     return flops / (device.peak_flops * device.mfu * _SCORING_SHARE) / 3600
 
@@ -220,9 +230,14 @@ def _pieces(
                 if segment.tokens is not None:
                     branches.append((segment.tokens, len(pieces) - 1))
             for tokens, place in branches:
-                stores = [c.R for c in grid if c.model == name and c.seed == seed and tokens == c.D]
-                hours = sum(_scoring_hours(config, ladder["shape"], device, n_questions, store=R) for R in stores)
-                pieces.append(Piece(stage="evaluate", hours=hours + start, after=(place,)))
+                of_run = [c for c in grid if c.model == name and c.seed == seed and tokens == c.D]
+                for variant in variants(config):
+                    mine = variant.cells(of_run)
+                    hours = sum(
+                        _scoring_hours(config, ladder["shape"], device, n_questions, store=c.R, k=c.k) for c in mine
+                    )
+                    if mine:
+                        pieces.append(Piece(stage="evaluate", hours=hours + start, after=(place,)))
     return pieces
 
 
@@ -260,12 +275,12 @@ def _before_models(
     config: StudyConfig, sizes: Sizes, grid: list[Cell], n_questions: int | None
 ) -> dict[str, dict[str, float]]:
     """Return CPU hours, memory and disk of the stages that need no model."""
-    largest = max(cell.R for cell in grid)
-    stores = {cell.R for cell in grid if cell.R}
+    largest = [max((c.R for c in grid if c.source == source), default=0) for source in config.store_sources]
+    stores = {(cell.source, cell.R, cell.k) for cell in grid if cell.R}
     width = 2 if sizes.vocab_size <= 2**16 else 4
     read = sizes.budget + config.validation_tokens
     questions = n_questions or 0
-    n_passages = largest / max(1, config.passage_tokens - config.passage_overlap)
+    n_passages = sum(largest) / max(1, config.passage_tokens - config.passage_overlap)
     n_prompts = questions * (len(stores) + 3)
     split = {
         "cpu_hours": read / _SPLIT_TOKENS_PER_SECOND / 3600,
@@ -273,11 +288,13 @@ def _before_models(
         "disk_gib": read * (width + _PASSAGE_BYTES_PER_TOKEN) / _GIB if config.given_split is None else 0.0,
     }
     index = {
-        "cpu_hours": largest / _INDEX_TOKENS_PER_SECOND / 3600,
-        "memory_gib": 0.3 + largest * _INDEX_MEMORY_PER_TOKEN / _GIB,
-        "disk_gib": largest * _INDEX_BYTES_PER_TOKEN / _GIB,
+        "jobs": sum(size > 0 for size in largest),
+        "cpu_hours": sum(largest) / _INDEX_TOKENS_PER_SECOND / 3600,
+        "memory_gib": 0.3 + max(largest) * _INDEX_MEMORY_PER_TOKEN / _GIB,
+        "disk_gib": sum(largest) * _INDEX_BYTES_PER_TOKEN / _GIB,
     }
     retrieve = {
+        "jobs": sum(bool(variant.cells(grid)) for variant in variants(config)),
         "cpu_hours": (questions * n_passages * _SEARCH_SECONDS_PER_PASSAGE + n_prompts * _PROMPT_SECONDS) / 3600,
         "memory_gib": index["memory_gib"] + n_prompts * prompt_length(config) * 40 / _GIB,
         "disk_gib": n_prompts * prompt_length(config) * 4 / _GIB,
@@ -348,7 +365,7 @@ def needs_for(
             return Needs(gpus=gpus * inputs.n_processes, memory_gib=row["memory"], hours=hours, disk_gib=row["disk"])
         if isinstance(inputs, EvaluateInputs):
             shape = shapes[inputs.model]
-            hours = sum(_scoring_hours(config, shape, chosen, 2_000, store=R) for R in inputs.stores)
+            hours = sum(_scoring_hours(config, shape, chosen, 2_000, store=R, k=inputs.k) for R in inputs.stores)
             memory = 4.0 + 8 * shape.n_params_total / _GIB
             return Needs(gpus=gpus, memory_gib=memory, hours=margin * hours + start)
         cost = before.get("index" if stage == "check" else stage, before["split"])

@@ -20,6 +20,7 @@ from ragscale.study._stage_retrieve import build_index, check_own, prepare_quest
 from ragscale.study._stage_split import make_split, use_split
 from ragscale.study._stage_train import evaluate_run, train_piece
 from ragscale.study._task_specs import TaskSpec
+from ragscale.study._variants import Variant, variants
 from ragscale.training import make_plan
 
 STAGES = ("split", "check", "index", "retrieve", "train", "evaluate")
@@ -95,48 +96,92 @@ def study_jobs(
         needs = needs_of(stage, inputs)
         return Job(stage=stage, label=label, function=function, inputs=inputs, needs=needs, **rest)
 
-    jobs = [split]
-    index, checks = None, ()
-    index_inputs = _index_inputs(config, max(cell.R for cell in grid))
-    if index_inputs is not None:
-        label = str(index_inputs.store_tokens)
-        if RetrieverSpec(index_inputs.retriever).is_own:
-            checks = (job("check", index_inputs.factory, check_own, index_inputs, after={"split": split}),)
-        index = job("index", label, build_index, index_inputs, after={"split": split}, follows=checks)
-        jobs += [*checks, index]
-    retrieve = _retrieve_inputs(config, grid, contents, index_inputs)
-    questions = job(
-        "retrieve",
-        f"{len(retrieve.stores)} stores",
-        prepare_questions,
-        retrieve,
-        after={"split": split, **({"index": index} if index is not None else {})},
-    )
-    jobs.append(questions)
+    indexes = _index_jobs(config, grid, split=split, job=job)
+    checks = tuple(one for one in indexes.values() if one.stage == "check")
+    questions = _question_jobs(config, grid, split=split, indexes=indexes, contents=contents, job=job)
+    jobs = [split, *indexes.values(), *questions.values()]
     models: Any = config.models
     for model in models:
         for seed in config.seeds:
-            stores: dict[int, list[int]] = {}
-            for cell in grid:
-                if cell.model == model.name and cell.seed == seed:
-                    stores.setdefault(cell.D, []).append(cell.R)
-            name = f"{model.name} seed {seed}"
+            mine = [cell for cell in grid if cell.model == model.name and cell.seed == seed]
             common = {"vocab_size": vocab_size, "split": split, "checks": checks, "job": job}
-            pieces = _training_jobs(config, model, seed=seed, tokens=sorted(stores), **common)
+            pieces = _training_jobs(config, model, seed=seed, tokens=sorted({cell.D for cell in mine}), **common)
             jobs += [piece for _, piece in pieces]
             for tokens, piece in pieces:
-                if tokens is None:
-                    continue
-                inputs = EvaluateInputs(
-                    model=model.name,
-                    seed=seed,
-                    D=tokens,
-                    stores=tuple(sorted(stores[tokens])),
-                    threads=config.threads,
-                )
-                after = {"split": split, "train": piece, "questions": questions}
-                jobs.append(job("evaluate", f"{name} D {tokens}", evaluate_run, inputs, after=after, lane=name))
+                if tokens is not None:
+                    of_run = [cell for cell in mine if tokens == cell.D]
+                    jobs += _evaluation_jobs(config, of_run, split=split, train=piece, questions=questions, job=job)
     return jobs
+
+
+def _index_jobs(config: StudyConfig, grid: list[Cell], *, split: Job, job: Callable[..., Job]) -> dict[str, Job]:
+    """Return the job of each source's index by its name, after "check" for a retriever of the user's own."""
+    found: dict[str, Job] = {}
+    for source in config.store_sources:
+        largest = max((cell.R for cell in grid if cell.source == source), default=0)
+        if not largest:
+            continue
+        inputs = _index_inputs(config, largest, source)
+        if RetrieverSpec(inputs.retriever).is_own and "check" not in found:
+            found["check"] = job("check", inputs.factory, check_own, inputs, after={"split": split})
+        follows = (found["check"],) if "check" in found else ()
+        label = f"{largest}" if source == "held-out" else f"{largest} seen"
+        found[source] = job("index", label, build_index, inputs, after={"split": split}, follows=follows)
+    return found
+
+
+def _question_jobs(
+    config: StudyConfig,
+    grid: list[Cell],
+    *,
+    split: Job,
+    indexes: dict[str, Job],
+    contents: Contents,
+    job: Callable[..., Job],
+) -> dict[Variant, Job]:
+    """Return the job that makes the prompts of each way to read; one without a store has none, but for the first."""
+    found: dict[Variant, Job] = {}
+    for variant in variants(config):
+        stores = tuple(sorted({cell.R for cell in variant.cells(grid)}))
+        if not stores:
+            continue
+        index = indexes.get(variant.source)
+        inputs = _retrieve_inputs(config, variant, stores, contents, index)
+        after = {"split": split, **({"index": index} if index is not None else {})}
+        label = f"{len(stores)} stores{variant.words}"
+        found[variant] = job("retrieve", label, prepare_questions, inputs, after=after)
+    return found
+
+
+def _evaluation_jobs(
+    config: StudyConfig,
+    grid: list[Cell],
+    *,
+    split: Job,
+    train: Job,
+    questions: dict[Variant, Job],
+    job: Callable[..., Job],
+) -> list[Job]:
+    """Return the jobs that ask one checkpoint, whose cells are given: one for each way to read that has stores here."""
+    found = []
+    for variant, prompts in questions.items():
+        mine = variant.cells(grid)
+        if not mine:
+            continue
+        first = mine[0]
+        inputs = EvaluateInputs(
+            model=first.model,
+            seed=first.seed,
+            D=first.D,
+            stores=tuple(sorted(cell.R for cell in mine)),
+            threads=config.threads,
+            source=variant.source,
+            k=variant.k,
+        )
+        after = {"split": split, "train": train, "questions": prompts}
+        label = f"{train.lane} D {first.D}{variant.words}"
+        found.append(job("evaluate", label, evaluate_run, inputs, after=after, lane=train.lane))
+    return found
 
 
 def _training_jobs(
@@ -181,10 +226,8 @@ def _training_jobs(
     return [*trunk, *branches]
 
 
-def _index_inputs(config: StudyConfig, largest: int) -> IndexInputs | None:
+def _index_inputs(config: StudyConfig, largest: int, source: str) -> IndexInputs:
     retriever: Any = config.retriever
-    if not largest:
-        return None
     code = own_code(retriever)
     return IndexInputs(
         retriever=retriever.text,
@@ -194,26 +237,29 @@ def _index_inputs(config: StudyConfig, largest: int) -> IndexInputs | None:
         store_tokens=largest,
         threads=config.threads,
         tasks=tuple(task.text for task in _specs(config)),
+        store_source=source,
     )
 
 
 def _retrieve_inputs(
-    config: StudyConfig, grid: list[Cell], contents: Contents, index: IndexInputs | None
+    config: StudyConfig, variant: Variant, stores: tuple[int, ...], contents: Contents, index: Job | None
 ) -> RetrieveInputs:
     needs_store = {"retrieved", "random"}
+    left = (set() if index is not None else needs_store) | (set() if variant.is_first else {"closed-book", "oracle"})
     return RetrieveInputs(
         asked=[task_content(task, contents) for task in _specs(config)],
         tasks=tuple(task.text for task in _specs(config)),
         gold_of=[contents.of(path) for path in config.gold],
         gold=tuple(config.gold),
-        stores=tuple(sorted({cell.R for cell in grid})),
+        stores=stores,
         coverage_stores=config.coverage_sizes,
-        k=config.k,
-        conditions=tuple(c for c in asked_conditions(config) if index is not None or c not in needs_store),
+        k=variant.k,
+        conditions=tuple(c for c in asked_conditions(config) if c not in left),
         n_shot=config.n_shot,
         max_length=prompt_length(config),
         threads=config.threads,
-        index=index,
+        index=None if index is None else index.inputs,
+        source=variant.source,
     )
 
 

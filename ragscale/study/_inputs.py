@@ -61,6 +61,7 @@ class IndexInputs:
     store_tokens: int
     threads: int
     tasks: tuple[str, ...] = ()
+    store_source: str = "held-out"
 
     def counts(self) -> Any:
         """The retriever, its source and the store; threads where the retriever computes with torch."""
@@ -69,6 +70,7 @@ class IndexInputs:
             "retriever": self.retriever,
             "source": self.source,
             "store_tokens": self.store_tokens,
+            **_unless_held_out("store_source", self.store_source),
             **threads,
             "data_version": DATA_VERSION["index"],
         }
@@ -94,11 +96,12 @@ class RetrieveInputs:
     max_length: int
     threads: int
     index: IndexInputs | None
+    source: str = "held-out"
 
     def counts(self) -> Any:
-        """All but where files lie; the index is counted as a job before."""
+        """All but where files lie; the index, and with it the source of the store, is counted as a job before."""
         threads = {} if self.index is None or self.index.factory == BM25 else {"threads": self.threads}
-        left = {"tasks", "gold", "threads", "index"}
+        left = {"tasks", "gold", "threads", "index", "source"}
         fields = {name: value for name, value in asdict(self).items() if name not in left}
         return {**fields, **threads, "data_version": DATA_VERSION["retrieve"]}
 
@@ -142,14 +145,23 @@ class TrainInputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateInputs:
-    """One checkpoint, and the stores that it is asked with."""
+    """One checkpoint, and the stores that it is asked with; k is counted with the prompts."""
 
     model: str
     seed: int
     D: int
     stores: tuple[int, ...]
     threads: int
+    source: str = "held-out"
+    k: int = 0
 
     def counts(self) -> Any:
-        """All of it."""
-        return {**asdict(self), "stores": list(self.stores), "data_version": DATA_VERSION["evaluate"]}
+        """All of it but k."""
+        fields = {name: value for name, value in asdict(self).items() if name not in {"source", "k"}}
+        fields |= _unless_held_out("source", self.source)
+        return {**fields, "stores": list(self.stores), "data_version": DATA_VERSION["evaluate"]}
+
+
+def _unless_held_out(name: str, source: str) -> dict[str, str]:
+    """Return what a seen store adds to what is counted: the names of all other jobs do not hold where it comes from."""
+    return {} if source == "held-out" else {name: source}

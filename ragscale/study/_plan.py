@@ -14,9 +14,9 @@ from ragscale.training import ModelConfig, TrainConfig, make_plan
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """One cell of the grid: a model, its pretraining tokens, its store.
+    """One cell of the grid: a model, its pretraining tokens, its store and where that comes from, passages shown.
 
-    ``overlap`` says that D + R exceeds the budget T, so that the model saw part of its store in training.
+    ``overlap`` says that D + R exceeds the budget T, so that the model saw part of its held-out store in training.
     """
 
     model: str
@@ -25,6 +25,8 @@ class Cell:
     D: int
     R: int
     overlap: bool
+    source: str = "none"
+    k: int = 0
 
 
 def model_config(model: StudyModel | ModelConfig | str | Mapping[str, Any], vocab_size: int) -> ModelConfig:
@@ -49,10 +51,10 @@ def prompt_length(config: StudyConfig) -> int:
 
 
 def cells(config: StudyConfig, *, budget: int, vocab_size: int) -> list[Cell]:
-    """List the cells in order of model, seed, D, R.
+    """List the cells in order of model, seed, D, R, source of the store, k.
 
-    Every cell keeps D + R <= T, unless ``config.allow_overlap``; for each budget of ``config.budgets`` every D below
-    it is paired with R = budget - D.
+    Every cell with a held-out store keeps D + R <= T, unless ``config.allow_overlap``; for each budget of
+    ``config.budgets`` every D below it is paired with R = budget - D.
 
     Parameters
     ----------
@@ -75,24 +77,34 @@ def cells(config: StudyConfig, *, budget: int, vocab_size: int) -> list[Cell]:
         sizes = {"n_params": shape.n_params, "budget": budget}
         stores = {0, *grid_r.tokens(**sizes)}
         totals = grid_t.tokens(**sizes)
-        of_model = []
+        of_model: list[dict[str, Any]] = []
         for tokens in grid_d.tokens(**sizes):
             wanted = sorted(stores | {total - tokens for total in totals if total > tokens})
             for store in wanted:
-                overlap = tokens + store > budget
-                fits = tokens <= budget and store <= budget
-                if fits and (not overlap or config.allow_overlap):
-                    of_model.append((tokens, store, overlap))
+                of_model += _of_store(config, tokens, store, budget)
         if not of_model:
             raise ConfigError(
                 f"model {model.name} has no cell with D + R <= T = {budget:,}: "
                 f"its smallest D is {min(grid_d.tokens(**sizes)):,} tokens"
             )
         found += [
-            Cell(model=model.name, N=shape.n_params, seed=seed, D=tokens, R=store, overlap=overlap)
-            for seed in config.seeds
-            for tokens, store, overlap in of_model
+            Cell(model=model.name, N=shape.n_params, seed=seed, **cell) for seed in config.seeds for cell in of_model
         ]
+    return found
+
+
+def _of_store(config: StudyConfig, tokens: int, store: int, budget: int) -> list[dict[str, Any]]:
+    """Return the cells of one D and R: one for each source and k, none where the store does not fit."""
+    if tokens > budget or store > budget:
+        return []
+    if store == 0:
+        return [{"D": tokens, "R": 0, "overlap": False}]
+    found = []
+    for source in config.store_sources:
+        overlap = source == "held-out" and tokens + store > budget
+        if not overlap or config.allow_overlap:
+            cell = {"D": tokens, "R": store, "overlap": overlap, "source": source}
+            found += [{**cell, "k": k} for k in config.numbers_of_passages]
     return found
 
 

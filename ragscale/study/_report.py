@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ragscale import results as results_table
 from ragscale._extras import require
 from ragscale.errors import RagscaleError, RagscaleWarning, ResultsError
 from ragscale.fitting import bootstrap, fit_manifold
@@ -26,7 +27,7 @@ from ragscale.study._report_surface import (
     splits_section,
     surface_section,
 )
-from ragscale.study._select import select
+from ragscale.study._variants import chosen_way, one_way
 
 if TYPE_CHECKING:
     from ragscale.study._study import Study
@@ -42,6 +43,8 @@ def write_report(
     metric: str = "nll_per_token",
     task: str | None = None,
     law: Any = "auto",
+    store_source: str | None = None,
+    k: int | None = None,
     n_resamples: int = 300,
     rng: Any = 0,
 ) -> Path:
@@ -61,6 +64,10 @@ def write_report(
         One task; by default the mean over the tasks of each cell.
     law : str or ScalingLaw
         The fitted law, as in `ragscale.fit_manifold`.
+    store_source : {"held-out", "seen"}, optional
+        Which stores, where the study has both; by default held-out ones.
+    k : int, optional
+        Passages shown, where the study has several numbers; by default the smallest.
     n_resamples : int
         Bootstrap resamples of training runs.
     rng : int, Generator or None
@@ -74,8 +81,11 @@ def write_report(
     ------
     ResultsError
         When the results have no such metric or task; the message names those that there are.
+    ConfigError
+        When the study has no such source or k.
     """
     require("matplotlib", "plot")
+    way = chosen_way(study.config, store_source=store_source, k=k)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         page = Page(f"Memorise or retrieve: {metric}, {task or 'mean over tasks'}")
@@ -86,6 +96,7 @@ def write_report(
             sections: list[tuple[str, Callable[[], None]]] = []
         else:
             _check_names(results, metric, task)
+            results = one_way(results, study.config, **way)
             fitted = _fitted(study, results, metric, task, law, n_resamples=n_resamples, rng=rng)
             sections = [
                 ("The answer", lambda: answer_section(page, fitted)),
@@ -100,8 +111,8 @@ def write_report(
             ]
         sections += [
             ("What was done", lambda: _progress(page, study)),
-            ("How often the store holds an answer", lambda: _coverage(page, study)),
-            ("How this was made", lambda: _made(page, study, metric)),
+            ("How often the store holds an answer", lambda: _coverage(page, study, way)),
+            ("How this was made", lambda: _made(page, study, metric, way)),
         ]
         for title, section in sections:
             page.heading(title)
@@ -113,10 +124,20 @@ def write_report(
     return page.write(path)
 
 
-def answer_of(study: Study, *, metric: str, task: str | None, n_resamples: int = 300, rng: Any = 0) -> str:
+def answer_of(
+    study: Study,
+    *,
+    metric: str,
+    task: str | None,
+    store_source: str | None = None,
+    k: int | None = None,
+    n_resamples: int = 300,
+    rng: Any = 0,
+) -> str:
     """Return the answer of the report in sentences, from the same fit."""
     results: Frame = study.results()
     _check_names(results, metric, task)
+    results = one_way(results, study.config, store_source=store_source, k=k)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RagscaleWarning)
         fitted = _fitted(study, results, metric, task, "auto", n_resamples=n_resamples, rng=rng)
@@ -149,7 +170,7 @@ def _fitted(
     table: Frame = results[(results["metric"] == metric) & (results["R"] == 0)]
     why = ""
     try:
-        table = select(results, metric=metric, task=task)
+        table = results_table.select(results, metric=metric, task=task)
         fit = fit_manifold(table, law)
         boot = bootstrap(fit, n_resamples=n_resamples, rng=rng) if n_resamples else None
     except RagscaleError as error:
@@ -194,10 +215,10 @@ def _progress(page: Page, study: Study) -> None:
     page.table(seconds, "time", caption="Seconds of work in each stage, over all workers.")
 
 
-def _coverage(page: Page, study: Study) -> None:
+def _coverage(page: Page, study: Study, way: dict[str, Any]) -> None:
     """Hits by store size: known without a model."""
     try:
-        coverage: Frame = study.coverage()
+        coverage: Frame = one_way(study.coverage(), study.config, **way)
     except ResultsError as error:
         page.text(str(error))
         return
@@ -213,12 +234,14 @@ def _coverage(page: Page, study: Study) -> None:
     )
 
 
-def _made(page: Page, study: Study, metric: str) -> None:
+def _made(page: Page, study: Study, metric: str, way: dict[str, Any]) -> None:
     """How the page was made."""
     facts = {
         "configuration": study.config.digest[:16],
         "seeds": ", ".join(map(str, study.config.seeds)),
         "retriever": str(study.config.retriever),
+        "read here": f"{way['store_source']} stores, k = {way['k']}",
+        **_others(study, way),
         "Python": platform.python_version(),
         **{name: version for name in _PACKAGES if (version := _version(name))},
     }
@@ -241,6 +264,17 @@ def _made(page: Page, study: Study, metric: str) -> None:
         f"{results['metric'].nunique()} metrics.",
         max_rows=8,
     )
+
+
+def _others(study: Study, way: dict[str, Any]) -> dict[str, str]:
+    """Say which other ways to read the study has, and how to see them."""
+    config = study.config
+    others = {
+        "store_source": [source for source in config.store_sources if source != way["store_source"]],
+        "k": [k for k in config.numbers_of_passages if k != way["k"]],
+    }
+    named = [f"{name} = {value!r}" for name, values in others.items() for value in values]
+    return {"also in the study": f"{', '.join(named)}: report(..., {named[0]})"} if named else {}
 
 
 def _version(name: str) -> str:

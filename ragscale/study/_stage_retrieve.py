@@ -19,7 +19,7 @@ from ragscale.evaluation._patterns import any_of
 from ragscale.evaluation._prompt_files import save_prompts
 from ragscale.evaluation._queries import resolve_query
 from ragscale.retrieval import Retriever
-from ragscale.splitting import as_source
+from ragscale.splitting import Store, as_source
 from ragscale.study._inputs import IndexInputs, RetrieveInputs
 from ragscale.study._own_code import import_own
 from ragscale.study._retrievers import RetrieverSpec
@@ -54,7 +54,7 @@ def check_own(folder: Path, inputs: IndexInputs, folders: dict[str, Path]) -> li
                         f"{name}: {said}"
                     ) from None
                 notes.append(f"{name}: {said}")
-        passages = list(split_in(folders["split"]).store(inputs.store_tokens).passages[:_SAMPLE_PASSAGES])
+        passages = list(_store(inputs, folders).passages[:_SAMPLE_PASSAGES])
         texts = [example.question for task in load_tasks(inputs.tasks, folders["split"]) for example in task.examples]
         texts = texts[:: max(1, len(texts) // _SAMPLE_QUESTIONS)][:_SAMPLE_QUESTIONS]
         hits = spec.build().index(passages).search(texts, 5)
@@ -73,11 +73,15 @@ def check_own(folder: Path, inputs: IndexInputs, folders: dict[str, Path]) -> li
 def build_index(folder: Path, inputs: IndexInputs, folders: dict[str, Path]) -> list[str]:
     """Index the largest store; it serves every smaller one."""
     import_own(inputs.modules())
-    store = split_in(folders["split"]).store(inputs.store_tokens)
+    store = _store(inputs, folders)
     shutil.rmtree(folder / "index", ignore_errors=True)  # a retriever saves into no folder that a kill left half full
     with limited_threads(inputs.threads):
         RetrieverSpec(inputs.retriever).build().index(store.passages).save(folder / "index")
     return ["index/retriever.json"]
+
+
+def _store(inputs: IndexInputs, folders: dict[str, Path]) -> Store:
+    return split_in(folders["split"]).store(inputs.store_tokens, inputs.store_source)  # type: ignore[arg-type]
 
 
 def load_index(folder: Path, inputs: IndexInputs) -> Retriever:

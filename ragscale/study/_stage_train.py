@@ -17,6 +17,7 @@ from ragscale.evaluation._prompt_files import load_prompts
 from ragscale.study._inputs import EvaluateInputs, TrainInputs
 from ragscale.study._stage_split import split_in
 from ragscale.study._threads import limited_threads
+from ragscale.study._variants import part_of_a_table, with_source
 from ragscale.training import Checkpoint, make_plan, train
 
 _SHORT_FLOPS = 3e16  # minutes on a GPU: less than torch.compile would take again for every piece
@@ -124,9 +125,10 @@ def evaluate_run(folder: Path, inputs: EvaluateInputs, folders: dict[str, Path])
     rows = evaluation.results.assign(
         model=inputs.model,
         split=split.digest[:12],
-        overlap=evaluation.results["R"] + evaluation.results["D"] > split.n_tokens,
+        overlap=(evaluation.results["R"] + evaluation.results["D"] > split.n_tokens) & (inputs.source == "held-out"),
         validation_loss=checkpoint.validation_loss,
         flops=checkpoint.flops,
     )
-    results_table.write(rows, folder / "results.jsonl")
+    with part_of_a_table():
+        results_table.write(with_source(rows, split, inputs.source), folder / "results.jsonl")
     return ["results.jsonl"]

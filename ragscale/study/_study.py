@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ragscale import results as results_table
-from ragscale.errors import CheckpointError, ConfigError, ResultsError, StudyWarning
+from ragscale.errors import CheckpointError, ConfigError, FitError, ResultsError, StudyWarning
 from ragscale.fitting import ManifoldFit, fit_manifold
 from ragscale.splitting import Split
 from ragscale.study._config import StudyConfig
@@ -25,14 +25,14 @@ from ragscale.study._graph import STAGES, split_job, study_jobs
 from ragscale.study._jobs import Job, JobState, Needs, damage, folder_of, require_outputs, state_of, states_of
 from ragscale.study._plan import cells, refuse_impossible
 from ragscale.study._retrievers import names_in
-from ragscale.study._select import select
 from ragscale.study._sizes import Sizes, estimated_sizes
 from ragscale.study._stage_split import load_tasks, split_in
 from ragscale.study._status import failures_in_words, status_html, status_table
+from ragscale.study._variants import one_way, part_of_a_table, read_coverage, with_source
 from ragscale.study.executors import OURS, check_executor
 from ragscale.training import Device
 
-_ORDER = ["task", "metric", "condition", "N", "D", "R", "seed"]
+_ORDER = ["task", "metric", "condition", "N", "D", "R", "store_source", "k", "seed"]
 
 
 class Study:
@@ -331,7 +331,11 @@ class Study:
                 folder = folder_of(self.directory, state.job)
                 try:
                     require_outputs(folder)
-                    tables.append(results_table.read(folder / "results.jsonl"))
+                    with part_of_a_table():
+                        rows = results_table.read(folder / "results.jsonl")
+                    if "store_source" not in rows:  # evaluated by a ragscale that knew one source
+                        rows = with_source(rows, self.split, state.job.inputs.source)
+                    tables.append(rows)
                 except CheckpointError as error:
                     damaged.append(str(error))
         if damaged:
@@ -347,26 +351,22 @@ class Study:
     def coverage(self) -> pd.DataFrame:
         """Return how often the passages shown, and the whole store, hold an answer: it needs no model.
 
-        One row for each task, condition and store R: ``n_questions, n_left_out``, ``hit_rate`` (of the k passages in
-        the prompt) and ``answer_in_store``. Retrieval is measured at ``coverage_sizes`` stores beside the grid's.
+        One row for each task, condition, store R, ``store_source`` and ``k``: ``n_questions, n_left_out``, ``hit_rate``
+        (of the k passages in the prompt) and ``answer_in_store``. Retrieval is measured at ``coverage_sizes`` stores
+        beside the grid's.
 
         Raises
         ------
         ResultsError
-            When the prompts are not made yet, or the file was damaged since.
+            When prompts are not made yet, or a file was damaged since.
         """
-        (state,) = [state for state in self._states() if state.job.stage == "retrieve"] or [None]
-        if state is None or state.state != "done":
+        states = [state for state in self._states() if state.job.stage == "retrieve"]
+        if not states or any(state.state != "done" for state in states):
             failed = failures_in_words(self.directory, self._states())
             raise ResultsError(
                 f"nothing is retrieved yet: {failed or 'study.run(until=' + repr('retrieve') + ') is enough'}"
             )
-        folder = folder_of(self.directory, state.job)
-        try:
-            require_outputs(folder)
-        except CheckpointError as error:
-            raise ResultsError(str(error)) from error
-        return pd.read_csv(folder / "coverage.csv")
+        return pd.concat([read_coverage(self.directory, state.job) for state in states], ignore_index=True)
 
     def missing(self) -> pd.DataFrame:
         """Return the jobs that are not done, with what stopped them."""
@@ -380,10 +380,17 @@ class Study:
             for state in self._states()
             if state.job.stage == "evaluate" and state.state != "done"
         ]
-        return pd.DataFrame(waiting, columns=["model", "seed", "D"])
+        return pd.DataFrame(waiting, columns=["model", "seed", "D"]).drop_duplicates(ignore_index=True)
 
     def fit(
-        self, *, metric: str = "nll_per_token", task: str | None = None, law: Any = "auto", **options: Any
+        self,
+        *,
+        metric: str = "nll_per_token",
+        task: str | None = None,
+        law: Any = "auto",
+        store_source: str | None = None,
+        k: int | None = None,
+        **options: Any,
     ) -> ManifoldFit:
         """Fit L(N, D, R) to the closed-book and retrieved cells of one metric.
 
@@ -395,9 +402,15 @@ class Study:
             One task; by default the mean over tasks of each cell.
         law : str or ScalingLaw
             As in `ragscale.fit_manifold`, like ``options``.
+        store_source : {"held-out", "seen"}, optional
+            Which stores, where the study has both; by default held-out ones.
+        k : int, optional
+            Passages shown, where the study has several numbers; by default the smallest.
 
         Raises
         ------
+        ConfigError
+            When the study has no such source or k.
         FitError
             When no row has that metric and task.
 
@@ -420,10 +433,24 @@ class Study:
                 StudyWarning,
                 stacklevel=2,
             )
-        return fit_manifold(select(results, metric=metric, task=task), law, **options)
+        rows = one_way(results, self.config, store_source=store_source, k=k)
+        try:
+            rows = results_table.select(rows, metric=metric, task=task)
+        except ResultsError as error:
+            raise FitError(str(error)) from error
+        return fit_manifold(rows, law, **options)
 
-    def answer(self, *, metric: str = "nll_per_token", task: str | None = None) -> str:
+    def answer(
+        self,
+        *,
+        metric: str = "nll_per_token",
+        task: str | None = None,
+        store_source: str | None = None,
+        k: int | None = None,
+    ) -> str:
         """Return the first sentences of the report: whether retrieval helps, and the best split of the largest budget.
+
+        ``store_source`` and ``k`` choose as in `fit`.
 
         Raises
         ------
@@ -432,7 +459,7 @@ class Study:
         """
         from ragscale.study._report import answer_of
 
-        return answer_of(self, metric=metric, task=task)
+        return answer_of(self, metric=metric, task=task, store_source=store_source, k=k)
 
     def report(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write the report: one self-contained HTML page, or Markdown with pictures beside it for ``.md``.

@@ -115,6 +115,17 @@ def test_gaps_in_names_are_no_type_error(table):
             validate(table[table["R"] > 0])
 
 
+@pytest.mark.parametrize(("name", "values"), [("store_source", ["none", "held-out", "seen"]), ("k", [0, 1, 3])])
+def test_what_a_store_gave_is_chosen_and_the_closed_book_stays(name, values):
+    rows = pd.DataFrame({"N": 1e6, "D": 1e9, "R": [0, 1e6, 1e6], "value": [3.0, 2.0, 1.0], name: values})
+    assert select(rows, **{name: values[2]})["value"].tolist() == [3.0, 1.0]
+    lost = rows.assign(**{name: [np.nan, *values[1:]]})
+    assert select(lost, **{name: values[1]})["value"].tolist() == [3.0, 2.0]
+    stored = rows.assign(R=1e6, D=[1e9, 2e9, 3e9])
+    with pytest.warns(ResultsWarning, match="no row has R = 0"):
+        assert select(stored, **{name: values[1]})["value"].tolist() == [2.0], "a row from a store says which"
+
+
 def test_select_gives_one_surface_and_names_what_there_is(table):
     many = pd.concat([table.assign(metric=m, task=t) for m in ("acc", "nll") for t in ("a", "b")], ignore_index=True)
     many["condition"] = np.where(many["R"] > 0, "retrieved", "closed-book")

@@ -179,6 +179,30 @@ def test_t_before_the_split_is_near_what_the_split_will_have(tmp_path, tokenizer
     assert estimated_sizes(files.replace(max_tokens=1000)).budget == 1000
 
 
+def test_a_seen_store_may_be_read_beside_any_d_and_a_held_out_one_only_below_t():
+    both = config(store_sources=["seen", "held-out"])
+    assert both.store_sources == ("held-out", "seen")
+    found = cells(both, budget=BUDGET, vocab_size=256)
+    held = {(c.D, c.R) for c in found if c.source == "held-out"}
+    seen = {(c.D, c.R) for c in found if c.source == "seen"}
+    assert held == {(c.D, c.R) for c in cells(config(), budget=BUDGET, vocab_size=256) if c.R}
+    assert seen == {(d, r) for d in (200_000, 400_000, 800_000) for r in (100_000, 300_000)}
+    assert seen > held
+    assert not any(cell.overlap for cell in found)
+    assert [(c.D, c.source) for c in found if c.R == 0] == [(d, "none") for d in (200_000, 400_000, 800_000)]
+
+
+def test_the_plan_counts_both_sources_of_a_store():
+    one, both = plan(config()), plan(config(store_sources=["held-out", "seen"]))
+    jobs = [dict(zip(p.stages["stage"], p.stages["jobs"], strict=True)) for p in (one, both)]
+    assert [(j["index"], j["retrieve"], j["train"], j["evaluate"]) for j in jobs] == [(1, 1, 6, 3), (2, 2, 6, 6)]
+    assert both.device_hours > one.device_hours
+    table = both.to_frame()
+    (share,) = table.query("store_source == 'seen' and D == 200_000 and R == 300_000")["seen_share"].unique()
+    assert share == pytest.approx(2 / 3)
+    assert (table.query("store_source == 'held-out'")["seen_share"] == 0).all()
+
+
 def test_ratios_depend_on_the_model_and_counts_do_not():
     chosen = config(models=["0.15M", "0.5M"], D=Grid((1,), "per_parameter"), R=[])
     sizes = {c.model: (c.N, c.D) for c in cells(chosen, budget=BUDGET, vocab_size=256)}

@@ -12,8 +12,9 @@ from ragscale.evaluation import Example, Task
 from ragscale.evaluation._evidence import EvidenceSource
 from ragscale.fitting import Log1p
 from ragscale.passages import Passage
+from ragscale.results import select
 from ragscale.retrieval import BM25Retriever
-from ragscale.study import Study, select
+from ragscale.study import Study
 from ragscale.study._report_surface import held_out_frontier
 
 pytest.importorskip("torch")
