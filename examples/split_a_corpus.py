@@ -41,7 +41,7 @@ split = rs.split_corpus(
     out,
     tokenizer=tokenizer,
     validation_tokens=1000,
-    passage_size=64,
+    passage_tokens=64,
     passage_overlap=16,
     decontaminate=rs.splitting.Decontamination(questions, n=6),
 )

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ragscale.decisions._allocation_words import sentences
-from ragscale.decisions._arguments import counts, flatten, refuse, scalar
+from ragscale.decisions._arguments import counts, flatten, read_prices, refuse, scalar
 from ragscale.decisions._estimate import quantiles
 from ragscale.decisions._near_optimal import near_optimal
 from ragscale.decisions._regret import Regret, law_table
@@ -220,7 +220,7 @@ def optimal_allocation(
     found = surface(fit_or_bootstrap, hit_rate=hit_rate)
     found.require("D", "R", N=N)
     problems: list[str] = []
-    price_d, price_r = _read_prices(prices, problems)
+    price_d, price_r = read_prices(prices, problems)
     least = _least(found) if min_D is None else min_D
     given = counts(problems, allow_zero=("max_R",), N=N, budget=budget, min_D=least, **_caps(max_D, max_R))
     if within is not None and not (isinstance(within, (int, float)) and within > 0):
@@ -241,20 +241,6 @@ def _least(found: Surface) -> float:
     """Return the least D that a recommendation may have."""
     measured = found.measured("D")
     return max(1.0, float(measured.min()) / _BELOW) if measured.size else 1.0
-
-
-def _read_prices(prices: Any, problems: list[str]) -> tuple[Any, Any]:
-    if prices is None:
-        return 1.0, 1.0
-    if isinstance(prices, Mapping):
-        unknown = [str(k) for k in prices if k not in ("D", "R")]
-        if unknown:
-            problems.append(f"prices are for 'D' and 'R', not {', '.join(unknown)}")
-        return prices.get("D", 1.0), prices.get("R", 1.0)
-    if isinstance(prices, (tuple, list)) and len(prices) == 2:
-        return prices[0], prices[1]
-    problems.append(f"prices = {prices!r} must be a pair (p_D, p_R) or {{'D': p_D, 'R': p_R}}")
-    return 1.0, 1.0
 
 
 def _caps(max_D: Any, max_R: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -60,3 +61,18 @@ def scalar(value: np.ndarray) -> Any:
     """Return a 0-dimensional array as its scalar (text as str), others as they are."""
     found = np.asarray(value)[()]
     return str(found) if isinstance(found, np.str_) else found
+
+
+def read_prices(prices: Any, problems: list[str]) -> tuple[Any, Any]:
+    """Return (p_D, p_R) of a pair or mapping, 1 each for None, adding to ``problems`` what is wrong."""
+    if prices is None:
+        return 1.0, 1.0
+    if isinstance(prices, Mapping):
+        unknown = [str(k) for k in prices if k not in ("D", "R")]
+        if unknown:
+            problems.append(f"prices are for 'D' and 'R', not {', '.join(unknown)}")
+        return prices.get("D", 1.0), prices.get("R", 1.0)
+    if isinstance(prices, (tuple, list)) and len(prices) == 2:
+        return prices[0], prices[1]
+    problems.append(f"prices = {prices!r} must be a pair (p_D, p_R) or {{'D': p_D, 'R': p_R}}")
+    return 1.0, 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,8 @@ class Estimate(np.lib.mixins.NDArrayOperatorsMixin, Result):
     at: Mapping[str, np.ndarray] = field(default_factory=dict)
     laws: Mapping[str, np.ndarray] = field(default_factory=dict)
     note: str = ""
+
+    _picture: ClassVar[str] = "estimate"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.value, dtype=dtype)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ragscale.decisions._arguments import counts, flatten, refuse, scalar
+from ragscale._renamed import renamed
+from ragscale.decisions._arguments import counts, flatten, read_prices, refuse, scalar
 from ragscale.decisions._estimate import quantiles
 from ragscale.decisions._surface import Subject, Surface, surface
 from ragscale.fitting.laws._law import Theta
@@ -61,6 +62,8 @@ class Knee(Result):
     found_share: Any
     laws: Mapping[str, Any] = field(default_factory=dict)
 
+    _picture: ClassVar[str] = "knee"
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row per element."""
         names = ("N", "R", "D", "D_over_N", "loss", "status", "found_share")
@@ -90,6 +93,7 @@ class Knee(Result):
         return "\n".join(lines[:21])
 
 
+@renamed("price_ratio", "prices", convert=lambda ratio: {"D": 1.0, "R": ratio})
 def knee_point(
     fit_or_bootstrap: Subject,
     *,
@@ -98,7 +102,7 @@ def knee_point(
     R: ArrayLike = 0.0,
     definition: Definition = "exchange",
     fraction: float = 0.9,
-    price_ratio: ArrayLike = 1.0,
+    prices: Any = None,
     min_D: ArrayLike | None = None,
     hit_rate: Any = None,
 ) -> Knee:
@@ -127,8 +131,8 @@ def knee_point(
     definition : "exchange", "curvature" or "gain_fraction"
     fraction : float
         For "gain_fraction".
-    price_ratio : array-like
-        p_R / p_D, for "exchange".
+    prices : (p_D, p_R), {"D": p_D, "R": p_R}, or None
+        What a pretraining token and a store token cost, for "exchange"; None: the same.
     min_D : array-like, optional
         The smallest D looked at: by default the smallest of the fitted data for "gain_fraction", else 1.
 
@@ -159,6 +163,7 @@ def knee_point(
             problems.append("definition='gain_fraction' needs min_D, the D that the gain is counted from")
         else:
             min_D = float(np.min(np.asarray(found.data["D"], np.float64)))
+    price_d, price_r = read_prices(prices, problems)
     given = counts(
         problems,
         allow_zero=("R",),
@@ -166,7 +171,8 @@ def knee_point(
         R=R,
         budget=1e18 if budget is None else budget,
         min_D=1.0 if min_D is None else min_D,
-        price_ratio=price_ratio,
+        p_D=price_d,
+        p_R=price_r,
         fraction=fraction,
     )
     if not problems and np.any(given["budget"] <= given["min_D"]):
@@ -217,7 +223,7 @@ def _exchange(found: Surface, theta: Theta, flat: dict[str, np.ndarray], unlimit
 
     def sign(x: np.ndarray) -> np.ndarray:
         _, slope_d, slope_r = found.law.gradient(flat["N"], np.exp(x), flat["R"], theta)
-        return -slope_r + flat["price_ratio"] * slope_d
+        return -slope_r + flat["p_R"] / flat["p_D"] * slope_d
 
     return sign
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -48,6 +48,8 @@ class Substitution(Result):
     median_sigma: float
     median_kappa: float
     geometric_mean_sigma: float
+
+    _picture: ClassVar[str] = "substitutions"
 
     def to_frame(self) -> pd.DataFrame:
         """Return `table`."""
@@ -178,6 +180,7 @@ def _pairs(table: Any) -> tuple[pd.DataFrame, int]:
         raise ResultsError("substitution needs rows with R = 0 and R > 0 at the same N and D; there is no such pair")
     named = [c for c in ("task", "metric", "split", "retriever", "k", "condition") if c in stores]
     out = stores[[*named, "N", "D", "R", "value", "baseline"]].copy()
+    out.attrs = {}
     out.insert(len(named) + 3, "D_over_N", out["D"] / out["N"])
     return out, alone
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,8 @@ class Worth(Result):
     splits: pd.DataFrame
     N: float
     D: float
+
+    _picture: ClassVar[str] = "worth"
 
     def to_frame(self) -> pd.DataFrame:
         """Return `table`."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -40,6 +40,11 @@ class Evaluation(Result):
     samples: pd.DataFrame
     info: Mapping[str, Any] = field(default_factory=dict)
 
+    _picture: ClassVar[str] = "evaluation"
+    _absent: ClassVar[dict[str, str]] = {
+        "to_json": "a row for each question belongs into a folder: save(directory) and load(directory), to the bit"
+    }
+
     def summary(self) -> str:
         """Say what was asked, and the first metric of every task under each condition."""
         tasks = list(dict.fromkeys(self.results["task"])) if len(self.results) else []
@@ -47,7 +52,7 @@ class Evaluation(Result):
         lines = [f"{head} of {self.info['model']}" if "model" in self.info else head]
         for task in tasks[:12]:
             rows = self.results.loc[self.results["task"] == task]
-            metric = _main_metric(list(dict.fromkeys(rows["metric"])))
+            metric = main_metric(list(dict.fromkeys(rows["metric"])))
             rows = rows.loc[rows["metric"] == metric]
             shown = [f"{_where(row)} {row['value']:.3g}" for _, row in rows.iterrows()]
             more = f", and {len(shown) - 6} more" if len(shown) > 6 else ""
@@ -121,7 +126,8 @@ def _counted(n: int, what: str) -> str:
     return f"{n:,} {what}{'s' * (n != 1)}"
 
 
-def _main_metric(metrics: list[str]) -> str:
+def main_metric(metrics: list[str]) -> str:
+    """Return the metric of a task that is shown where there is room for one."""
     preferred = ("accuracy", "exact_match", "nll_per_byte", "bits_per_byte")
     return next((name for name in preferred if name in metrics), metrics[0])
 

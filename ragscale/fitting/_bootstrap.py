@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, overload
 
 import numpy as np
 import pandas as pd
@@ -77,6 +77,9 @@ class Bootstrap(Result):
     seed: int = 0
 
     _picture: ClassVar[str] = "slices"
+    _absent: ClassVar[dict[str, str]] = {
+        "to_json": "thousands of numbers belong into an archive: save(path) and Bootstrap.load(path)"
+    }
     schema: ClassVar[str] = "ragscale.bootstrap"
 
     def __post_init__(self) -> None:
@@ -237,15 +240,6 @@ class Bootstrap(Result):
         from ragscale.fitting._saved import load_bootstrap
 
         return load_bootstrap(path)
-
-    def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Refuse: thousands of numbers belong into an archive; see `save`."""
-        raise ConfigError("a bootstrap is kept with save(path) and Bootstrap.load(path), its table with to_frame()")
-
-    @classmethod
-    def from_json(cls, path: str | os.PathLike[str]) -> Self:
-        """Refuse; see `load`."""
-        raise ConfigError("a bootstrap is kept with save(path) and Bootstrap.load(path)")
 
 
 def _free_only(law: Any, theta: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -39,6 +40,8 @@ class Calibration(Result):
     coverage: float
     n_points: int
     origins: Own[pd.DataFrame] = Own()
+
+    _picture: ClassVar[str] = "calibration"
 
     def summary(self) -> str:
         """Say how the intervals did, and by how much to widen them."""

@@ -39,6 +39,8 @@ class CrossValidation(Result):
     table: Own[pd.DataFrame] = Own()
     space: str
 
+    _picture: ClassVar[str] = "cross_validation"
+
     @property
     def error(self) -> float:
         """Mean absolute error over all rows left out."""
@@ -97,6 +99,8 @@ class Comparison(Result):
     note: str = ""
 
     schema: ClassVar[str] = "ragscale.Comparison"
+
+    _picture: ClassVar[str] = "comparison"
 
     @property
     def best(self) -> str:

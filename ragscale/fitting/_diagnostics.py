@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -57,6 +57,10 @@ class RetrievalEffect(Result):
     low: float
     high: float
     n_models: int
+
+    _absent: ClassVar[dict[str, str]] = {
+        "plot": "one number with its interval: summary() says all of it",
+    }
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row: the verdict, the change with its interval, and the number of models."""
@@ -112,6 +116,11 @@ class Diagnostics(Result):
     n_clusters: int
     slope: float = 1.0
     misfit: str = ""
+
+    _absent: ClassVar[dict[str, str]] = {
+        "plot": "findings in words; plotting.residuals(fit) and plotting.parity(fit) show what they are about",
+        "to_json": "they are worked out anew from the fit: keep that, with fit.to_json(path)",
+    }
 
     @property
     def describes_data(self) -> bool:

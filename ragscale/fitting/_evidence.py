@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,10 @@ class Paired(Result):
     low: float
     high: float
     n_models: int
+
+    _absent: ClassVar[dict[str, str]] = {
+        "plot": "one number with its interval: summary() says all of it",
+    }
 
     @property
     def is_clear(self) -> bool:
@@ -83,6 +87,8 @@ class Evidence(Result):
     largest: Paired | None
     reads: Paired | None
     needed: float
+
+    _picture: ClassVar[str] = "evidence"
 
     @property
     def somebody_reads(self) -> bool:

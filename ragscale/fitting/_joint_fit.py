@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ragscale._files import damaged, read_json, write_json
+from ragscale._files import damaged, read_json, whole_folder, write_json
 from ragscale.errors import ConfigError
 from ragscale.fitting._own import Own
 from ragscale.fitting._result import ManifoldFit
 from ragscale.results._result import Result
+
+_CARD, _FIT = "bootstrap.json", "fit.json"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -46,6 +50,8 @@ class JointFit(Result):
     converged: bool
 
     schema: ClassVar[str] = "ragscale.JointFit"
+
+    _picture: ClassVar[str] = "parity"
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -156,6 +162,12 @@ class JointBootstrap(Result):
     boots: Own[dict[str, Any]] = Own()
     confidence_level: float
 
+    _picture: ClassVar[str] = "parameters"
+    schema: ClassVar[str] = "ragscale.JointBootstrap"
+    _absent: ClassVar[dict[str, str]] = {
+        "to_json": "thousands of numbers belong into an archive: save(directory) and load(directory)",
+    }
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """The groups."""
@@ -192,5 +204,37 @@ class JointBootstrap(Result):
         return f"{self.n_resamples} replicates over {len(self.tasks)} groups of {self.fit.over}\n{text}"
 
     def to_frame(self) -> pd.DataFrame:
-        """Return `params` with the group and the name as columns."""
-        return self.params.reset_index()
+        """Return `params` with the group and the name as columns; the interval is ``value_low, value_high``."""
+        return self.params.reset_index().rename(columns={"low": "value_low", "high": "value_high"})
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Write ``fit.json`` and one archive for each group into a folder, from which `load` restores it.
+
+        The folder holds the old bootstrap or the whole new one, whatever happens; files of your own stay.
+        """
+        directory, names = Path(directory), [f"{i}.npz" for i in range(len(self.tasks))]
+        with whole_folder(directory, ours={_CARD, _FIT, *names}) as folder:
+            self.fit.to_json(folder / _FIT)
+            for name, task in zip(names, self.tasks, strict=True):
+                self.boots[task].save(folder / name)
+            card = {"tasks": list(self.tasks), "confidence_level": self.confidence_level}
+            write_json(folder / _CARD, card, schema=self.schema, version=1)
+        return directory
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> JointBootstrap:
+        """Read what `save` wrote; predictions are the same bit for bit.
+
+        Raises
+        ------
+        CheckpointError
+            When a file is missing, damaged or holds something else.
+        """
+        from ragscale.fitting._saved import load_bootstrap
+
+        directory = Path(directory)
+        card = read_json(directory / _CARD, schema=cls.schema, version=1)
+        with damaged(directory / _CARD):
+            boots = {task: load_bootstrap(directory / f"{i}.npz") for i, task in enumerate(card["tasks"])}
+            fit = JointFit.from_json(directory / _FIT)
+            return cls(fit=fit, boots=boots, confidence_level=float(card["confidence_level"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from scipy.optimize import curve_fit
 
 from ragscale.errors import ConfigError, FitError
 from ragscale.fitting._prepare import prepare
+from ragscale.results._result import Result
 
 Form = Literal["chinchilla", "power", "log", "hill", "interactionlog"]
 _UNIT = 1e9
@@ -37,8 +38,8 @@ def _gain(form: str, n: np.ndarray, r: np.ndarray, C: float, shape: float) -> np
 _SHAPE = {"power": "gamma", "log": "eta", "hill": "K", "interactionlog": "eta"}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PaperFit:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PaperFit(Result):
     """What the paper's script reports; parameters per 1e9.
 
     Attributes
@@ -61,6 +62,21 @@ class PaperFit:
     cv_error: float
     lomo_error: float
     converged: bool
+
+    _absent: ClassVar[dict[str, str]] = {
+        "plot": "it is for comparison only; fit_manifold(results).plot() draws a fit that may be used"
+    }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row for each parameter."""
+        return pd.DataFrame({"parameter": self.params.index.astype(str), "value": self.params.to_numpy(float)})
+
+    def summary(self) -> str:
+        """Say what the script would report."""
+        values = ", ".join(f"{name} = {value:.4g}" for name, value in self.params.items())
+        state = "" if self.converged else "; NOT CONVERGED: this is the start"
+        errors = f"{100 * self.cv_error:.2f} % over folds of rows, {100 * self.lomo_error:.2f} % leaving out one N"
+        return f"The paper's script, form {self.form}: {values} (per 1e9){state}\nmean error {errors}; both leak"
 
     def predict(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0) -> np.ndarray:
         """Predict the metric at counts."""

@@ -188,6 +188,7 @@ def save_bootstrap(path: str | os.PathLike[str], boot: Bootstrap) -> None:
         "schema_version": VERSION,
         "by": boot.by if isinstance(boot.by, str) else list(boot.by),
         "confidence_level": boot.confidence_level,
+        "seed": boot.seed,
         "parameters": list(boot.theta),
         "link_parameters": list(boot.link_values),
         "fit": fit_to_dict(boot.fit),
@@ -233,6 +234,7 @@ def _bootstrap_from_arrays(stored: dict[str, np.ndarray]) -> Bootstrap:
         by=head["by"] if isinstance(head["by"], str) else tuple(head["by"]),
         confidence_level=head["confidence_level"],
         hit_rate=_draws(stored, head["hit_rate"]) if head.get("hit_rate") else None,
+        seed=int(head.get("seed", 0)),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
+from ragscale._renamed import renamed
 from ragscale.errors import ConfigError, FitError, RagscaleError
 from ragscale.fitting._comparison import Comparison, CrossValidation, akaike_weights
 from ragscale.fitting._conditions import reads_evidence, rows_for
@@ -27,8 +28,9 @@ _TIE = 2.0
 _LARGEST = 0.2
 
 
+@renamed("seed", "rng")
 def cross_validate(
-    results: Any, law: str | ScalingLaw = "log1p", *, leave_out: LeaveOut = "N", seed: int = 0, **options: Any
+    results: Any, law: str | ScalingLaw = "log1p", *, leave_out: LeaveOut = "N", rng: Any = 0, **options: Any
 ) -> CrossValidation:
     """Fit to a part of the table, predict the rest; every fold is fitted anew, exponents included.
 
@@ -40,7 +42,7 @@ def cross_validate(
     leave_out : "N", "D", "R", "compute" or int
         One value of N (D, R) at a time; the fifth of the rows with the largest compute N D; or so many folds of whole
         trained models (rows of one (N, D, seed) stay together).
-    seed : int
+    rng : int, Generator or None
         Which models go into which fold, for folds by number.
     **options
         Further arguments of `fit_manifold`.
@@ -64,7 +66,7 @@ def cross_validate(
     """
     law = make_law(law)
     table = _prepared(results, [law], options)
-    return _validate_folds(table, law, leave_out, seed=seed, options=options)
+    return _validate_folds(table, law, leave_out, rng=rng, options=options)
 
 
 def _prepared(results: Any, laws: Sequence[ScalingLaw], options: dict[str, Any]) -> pd.DataFrame:
@@ -80,7 +82,7 @@ def _prepared(results: Any, laws: Sequence[ScalingLaw], options: dict[str, Any])
 
 
 def _validate_folds(
-    table: pd.DataFrame, law: ScalingLaw, leave_out: LeaveOut, *, seed: int, options: Mapping[str, Any]
+    table: pd.DataFrame, law: ScalingLaw, leave_out: LeaveOut, *, rng: Any, options: Mapping[str, Any]
 ) -> CrossValidation:
     table, kept, _ = rows_for(table, law)
     law = law._resolve(*(table[name].to_numpy(float) for name in "NDR"))
@@ -89,7 +91,7 @@ def _validate_folds(
     weights = options.pop("weights", None)
     given = None if weights is None or isinstance(weights, str) else np.asarray(weights, dtype=float)[kept]
     rows, known = [], unseen(table, law.variables)
-    for name, test in _folds(table, leave_out, seed):
+    for name, test in _folds(table, leave_out, rng):
         train = pd.DataFrame(table[~test]).reset_index(drop=True)
         own = weights if given is None else given[~test]
         try:
@@ -133,7 +135,7 @@ def _with_link(table: pd.DataFrame, options: Mapping[str, Any], law: ScalingLaw)
     return {**options, "link": own, "space": link.space if space == "auto" else space}
 
 
-def _folds(table: pd.DataFrame, leave_out: LeaveOut, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+def _folds(table: pd.DataFrame, leave_out: LeaveOut, rng: Any) -> Iterator[tuple[str, np.ndarray]]:
     if leave_out in {"N", "D", "R"}:
         values = np.sort(np.asarray(table[str(leave_out)].unique(), dtype=float))
         if len(values) < 2:
@@ -153,7 +155,7 @@ def _folds(table: pd.DataFrame, leave_out: LeaveOut, seed: int) -> Iterator[tupl
         count = int(group.max()) + 1
         if count < leave_out:
             raise FitError(f"leave_out={leave_out} folds need as many trained models; the table has {count}")
-        order = np.random.default_rng(seed).permutation(count)
+        order = np.random.default_rng(rng).permutation(count)
         for i in range(leave_out):
             yield f"fold {i + 1} of {leave_out}", np.isin(group, order[i::leave_out])
     else:
@@ -288,7 +290,7 @@ def compare_on(
             ways: dict[str, LeaveOut] = {"leave_one_N": "N", "largest_compute": "compute", "k_fold": folds}
             for column, leave_out in ways.items():
                 try:
-                    row[column] = _validate_folds(table, law, leave_out, seed=0, options=settled).error
+                    row[column] = _validate_folds(table, law, leave_out, rng=0, options=settled).error
                 except RagscaleError as error:
                     problems.append(f"{column}: {error}")
             row["problem"] = "; ".join(problems)

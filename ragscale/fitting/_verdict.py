@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -58,6 +58,10 @@ class Verdict(Result):
     low: float = float("nan")
     high: float = float("nan")
     threshold: float = float("nan")
+
+    _absent: ClassVar[dict[str, str]] = {
+        "plot": "a sentence; the evidence behind it is drawn by fit.evidence.plot()",
+    }
 
     @property
     def helps(self) -> bool:

@@ -6,129 +6,179 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ragscale.plotting._fits import _axes, size_colours
+from ragscale.plotting._frame import Frame, count, style
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from ragscale.decisions import Allocation, FitComparison, NextRuns, Threshold
 
-_UNITS = {"N": "parameters N", "D": "pretraining tokens D", "D_over_N": "tokens per parameter D/N", "steps": "steps"}
 
-
-def splits(best: Allocation, ax: Any = None, **kwargs: Any) -> Any:
+def splits(best: Allocation, ax: Any = None, **kwargs: Any) -> Axes:
     """Draw the best store share of each budget, its interval as a bar and near-optimal ranges as a band.
 
     Parameters
     ----------
     best : Allocation
-    ax : matplotlib axes, optional
+    ax : Axes, optional
     **kwargs
         To matplotlib, for the points.
 
     Returns
     -------
-    matplotlib axes
+    Axes
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> law = {"E": 1.7, "A": 406, "alpha": 0.34, "B": 411, "beta": 0.28, "C": 0.05, "eta": 1e-9}
+    >>> best = rs.optimal_allocation(("log1p", law), N=1e9, budget=[1e10, 1e11])
+    >>> best.plot(color="tab:green").get_xlabel()
+    'budget (tokens)'
     """
-    ax = _axes(ax)
-    frame: Any = best.to_frame()
-    along = "budget" if frame["budget"].nunique() >= frame["N"].nunique() else "N"
+    frame = Frame(ax)
+    table: Any = best.to_frame()
+    along = "budget" if table["budget"].nunique() >= table["N"].nunique() else "N"
     other = "N" if along == "budget" else "budget"
     near: Any = best.near_optimal
-    for value, colour in size_colours(frame[other]):
-        mine = frame[frame[other] == value].sort_values(along)
-        ax.plot(mine[along], mine["share"], **{"marker": "o", "color": colour, "label": f"{value:.3g}", **kwargs})
+    for value, colour in frame.colours(table[other]):
+        mine = table[table[other] == value].sort_values(along)
+        drawn = style(kwargs, marker="o", color=colour, label=count(value))
+        frame.ax.plot(mine[along], mine["share"], **drawn)
         if "share_low" in mine:
-            ax.vlines(mine[along], mine["share_low"], mine["share_high"], color=colour, linewidth=1.0)
+            frame.ax.vlines(mine[along], mine["share_low"], mine["share_high"], color=drawn["color"], linewidth=1.0)
         if len(near):
             ranges = near[near[other] == value]
-            ax.vlines(ranges[along], ranges["share_low"], ranges["share_high"], color=colour, linewidth=6.0, alpha=0.25)
-    ax.set(xscale="log", ylim=(-0.03, 1.03), ylabel="share of the store")
-    ax.set_xlabel(f"budget ({best.budget_unit})" if along == "budget" else "parameters N")
-    ax.legend(title=other, fontsize="small")
-    return ax
+            band = {"color": drawn["color"], "linewidth": 6.0, "alpha": 0.25}
+            frame.ax.vlines(ranges[along], ranges["share_low"], ranges["share_high"], **band)
+    frame.counts("x", table[along])
+    frame.percent()
+    frame.label(f"budget ({best.budget_unit})" if along == "budget" else "N", "share of the store")
+    frame.legend(other if other == "N" else "budget")
+    return frame.ax
 
 
-def threshold(found: Threshold, ax: Any = None, **kwargs: Any) -> Any:
+def threshold(found: Threshold, ax: Any = None, **kwargs: Any) -> Axes:
     """Draw the gain with its interval against what the threshold is in, one line per task, and the threshold.
 
     Parameters
     ----------
     found : Threshold
-    ax : matplotlib axes, optional
+    ax : Axes, optional
     **kwargs
         To matplotlib, for the lines.
 
     Returns
     -------
-    matplotlib axes
+    Axes
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> found = rs.reading_threshold(rs.datasets.load("ragscale-gpu"), by="D")
+    >>> rs.plotting.threshold(found).get_ylabel()
+    'gain over random'
     """
-    ax = _axes(ax)
+    frame = Frame(ax)
     table: Any = found.table
+    if table.empty:
+        frame.label(found.by, "gain")
+        return frame.empty("no model was measured under both conditions")
     if "gain" not in table:  # of a law: the threshold itself, against N
-        ax.plot(table["N"], table["D"], **{"marker": "o", **kwargs})
-        ax.fill_between(table["N"], table["D_low"], table["D_high"], alpha=0.2)
-        ax.set(xscale="log", yscale="log", xlabel=_UNITS["N"], ylabel="D from which models read")
-        return ax
-    groups = table.groupby("task") if "task" in table else [("", table)]
-    for name, rows in groups:
-        (line,) = ax.plot(rows[found.by], rows["gain"], **{"marker": "o", "label": str(name), **kwargs})
-        ax.fill_between(rows[found.by], rows["low"], rows["high"], color=line.get_color(), alpha=0.15)
-    ax.axhline(0.0, color="0.5", linewidth=0.8)
+        (line,) = frame.ax.plot(table["N"], table["D"], **style(kwargs, marker="o"))
+        frame.ax.fill_between(table["N"], table["D_low"], table["D_high"], color=line.get_color(), alpha=0.2)
+        frame.counts("x", table["N"])
+        frame.counts("y", table["D"])
+        frame.label("N", "D from which models read (tokens)")
+        return frame.ax
+    for name, rows in table.groupby("task") if "task" in table else [("", table)]:
+        _band(frame, rows, found.by, ("gain", "low", "high"), style(kwargs, marker="o", label=str(name)))
+    frame.zero()
     if np.isfinite(found.joint):
-        ax.axvline(found.joint, color="0.5", linewidth=0.8, linestyle="--")
-    ax.set(xscale="log", xlabel=_UNITS[found.by], ylabel=f"gain over {found.control or 'no store'}")
-    if "task" in table:
-        ax.legend(fontsize="small")
-    return ax
+        frame.mark(found.joint, label="all tasks read")
+    frame.counts("x", table[found.by])
+    frame.label(found.by, f"gain over {found.control or 'no store'}")
+    frame.legend()
+    return frame.ax
 
 
-def compared_fits(found: FitComparison, ax: Any = None, **kwargs: Any) -> Any:
+def compared_fits(found: FitComparison, ax: Any = None, **kwargs: Any) -> Axes:
     """Draw the difference of each pair with its interval against compute, and where they cross.
 
     Parameters
     ----------
     found : FitComparison
-    ax : matplotlib axes, optional
+    ax : Axes, optional
     **kwargs
         To matplotlib, for the lines.
 
     Returns
     -------
-    matplotlib axes
+    Axes
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> fits = {name: rs.fit_manifold(rs.datasets.simulate("hill", noise=0.01, rng=rng), "hill")
+    ...         for name, rng in (("a", 0), ("b", 1))}
+    >>> rs.compare_fits(fits, n_resamples=20).plot().get_xlabel()
+    'compute (FLOPs)'
     """
-    ax = _axes(ax)
+    frame = Frame(ax)
     curve: Any = found.curve
     along = "compute" if "compute" in curve else "D"
+    ends = ("difference", "difference_low", "difference_high")
     for (first, second), rows in curve.groupby(["first", "second"], sort=False):
-        (line,) = ax.plot(rows[along], rows["difference"], **{"label": f"{first} minus {second}", **kwargs})
-        ax.fill_between(rows[along], rows["difference_low"], rows["difference_high"], color=line.get_color(), alpha=0.2)
+        _band(frame, rows, along, ends, style(kwargs, label=f"{first} minus {second}"))
     for place in found.crossing["compute"].dropna():
-        ax.axvline(place, color="0.5", linewidth=0.8, linestyle="--")
-    ax.axhline(0.0, color="0.5", linewidth=0.8)
-    ax.set(xscale="log", ylabel="difference of the metric")
-    ax.set_xlabel("compute (FLOPs)" if along == "compute" else _UNITS["D"])
-    ax.legend(fontsize="small")
-    return ax
+        frame.mark(place)
+    frame.zero()
+    frame.counts("x", curve[along])
+    frame.label(along, "difference of the metric")
+    frame.legend()
+    return frame.ax
 
 
-def next_runs(found: NextRuns, ax: Any = None, **kwargs: Any) -> Any:
+def next_runs(found: NextRuns, ax: Any = None, **kwargs: Any) -> Axes:
     """Draw the chosen runs over N and D; the numbers say in which order they were chosen.
 
     Parameters
     ----------
     found : NextRuns
-    ax : matplotlib axes, optional
+    ax : Axes, optional
     **kwargs
         To matplotlib, for the points.
 
     Returns
     -------
-    matplotlib axes
+    Axes
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import ragscale as rs
+    >>> table = rs.datasets.simulate("hill", noise=0.01, rng=0)[["N", "D", "R", "value"]]
+    >>> pool = pd.DataFrame({"N": [1e8, 1e9], "D": [1e11, 1e11]})
+    >>> rs.next_runs(table, pool, budget_flops=1e21, law="hill").plot().get_xlabel()
+    'model size N (parameters)'
     """
-    ax = _axes(ax)
+    frame = Frame(ax)
     runs: Any = found.runs
-    ax.scatter(runs["N"], runs["D"], **kwargs)
+    frame.label("N", "D")
+    if runs.empty:
+        return frame.empty("no candidate fits the budget and teaches anything")
+    frame.ax.plot(runs["N"], runs["D"], **style(kwargs, linestyle="", marker="o"))
     for order, (n, d) in enumerate(zip(runs["N"], runs["D"], strict=True), start=1):
-        ax.annotate(str(order), (n, d), textcoords="offset points", xytext=(4, 4), fontsize="x-small")
-    ax.set(xscale="log", yscale="log", xlabel=_UNITS["N"], ylabel=_UNITS["D"])
-    ax.set_title(f"{len(runs)} runs, {found.cost.sum():.2g} FLOPs" if len(runs) else "no run fits the budget")
-    return ax
+        frame.ax.annotate(str(order), (n, d), textcoords="offset points", xytext=(4, 4), fontsize="x-small")
+    frame.counts("x", runs["N"])
+    frame.counts("y", runs["D"])
+    frame.ax.margins(0.1)
+    frame.label("N", "D", f"{len(runs)} runs, {found.cost.sum():.2g} FLOPs")
+    return frame.ax
+
+
+def _band(frame: Frame, rows: Any, x: str, names: tuple[str, str, str], drawn: dict[str, Any]) -> None:
+    """Draw a line with its interval as a band of the same colour."""
+    value, low, high = names
+    (line,) = frame.ax.plot(rows[x], rows[value], **drawn)
+    frame.ax.fill_between(rows[x], rows[low], rows[high], color=line.get_color(), alpha=0.15, lw=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from ragscale.splitting import Split
 
-_PRETRAINING, _STORE, _UNUSED, _VALIDATION, _SHARED = "#3b6ea8", "#d9822b", "#e6e6e6", "#7a9a5b", "#a03050"
+_PRETRAINING, _STORE, _UNUSED, _VALIDATION, _SHARED = "#3b6ea8", "#d9822b", (0.5, 0.5, 0.5, 0.2), "#7a9a5b", "#a03050"
 _MOST_DOCUMENTS = 400
 
 
-def split_layout(split: Split, cells: Sequence[tuple[int, int]] | None = None, *, ax: Axes | None = None) -> Axes:
+def split_layout(split: Split, cells: Sequence[tuple[int, int]] | None = None, ax: Any = None, **kwargs: Any) -> Axes:
     """Plot the permutation of a split and below it what each cell (D, R) reads: D from the left, R from the right.
 
     Parameters
@@ -29,6 +29,12 @@ def split_layout(split: Split, cells: Sequence[tuple[int, int]] | None = None, *
         In tokens; by default four cells of the frontier, where D + R = T.
     ax : Axes, optional
         Drawn on a new figure by default.
+    **kwargs
+        To matplotlib, for the bars of the cells.
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------
@@ -46,11 +52,12 @@ def split_layout(split: Split, cells: Sequence[tuple[int, int]] | None = None, *
     scale, unit = _unit(T)
     _draw_documents(ax, split, scale)
     for row, (D, R) in enumerate(cells, 1):
-        ax.barh(-row, T * scale, color=_UNUSED, height=0.62)
-        ax.barh(-row, D * scale, color=_PRETRAINING, height=0.62)
-        ax.barh(-row, R * scale, left=(T - R) * scale, color=_STORE, height=0.62)
+        bars = {"height": 0.62, **kwargs}
+        ax.barh(-row, T * scale, **{**bars, "color": _UNUSED})
+        ax.barh(-row, D * scale, **{"color": _PRETRAINING, **bars})
+        ax.barh(-row, R * scale, left=(T - R) * scale, **{"color": _STORE, **bars})
         if D + R > T:
-            ax.barh(-row, (D + R - T) * scale, left=(T - R) * scale, color=_SHARED, height=0.62)
+            ax.barh(-row, (D + R - T) * scale, left=(T - R) * scale, **{**bars, "color": _SHARED})
         for tokens, middle, name in ((D, D / 2, "D"), (R, T - R / 2, "R")):
             if tokens > 0.12 * T:
                 ax.text(
@@ -75,7 +82,8 @@ def split_layout(split: Split, cells: Sequence[tuple[int, int]] | None = None, *
 
 def _new_axes(height: float) -> Axes:
     pyplot = require("matplotlib.pyplot", "plot")
-    return pyplot.subplots(figsize=(8, height), layout="constrained")[1]
+    width = 1.25 * pyplot.rcParams["figure.figsize"][0]
+    return pyplot.subplots(figsize=(width, height), layout="constrained")[1]
 
 
 def _draw_documents(ax: Axes, split: Split, scale: float) -> None:

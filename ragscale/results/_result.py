@@ -15,21 +15,45 @@ import pandas as pd
 
 from ragscale._extras import call_plotting
 from ragscale._files import read_json, write_json
-from ragscale.errors import CheckpointError, ResultsError
+from ragscale.errors import CheckpointError, ConfigError, ResultsError
 
 _REPR_CHARACTERS = 400
 _VERSION = 1
+_KINDS: dict[str, type[Result]] = {}
+"""The results of this library by name, for those that hold others."""
 
 
 class Result:
     """What fits, decisions, comparisons, evaluations and plans have in common.
 
     A subclass is a frozen dataclass with ``eq=False`` and ``repr=False``. It writes `summary` and `to_frame`, and names
-    the function of `ragscale.plotting` that draws it in ``_picture``, if there is one. Two results are equal only if
-    they are the same object.
+    the function of `ragscale.plotting` that draws it in ``_picture``. What it deliberately lacks, ``"plot"`` or
+    ``"to_json"``, stands in ``_absent`` with the reason, which is what the method then says. Two results are equal only
+    if they are the same object.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> import pandas as pd
+    >>> from ragscale.results import Result
+    >>> @dataclass(frozen=True, eq=False, repr=False)
+    ... class Share(Result):
+    ...     share: float
+    ...     def summary(self):
+    ...         return f"{self.share:.0%} for the store"
+    ...     def to_frame(self):
+    ...         return pd.DataFrame({"share": [self.share]})
+    >>> Share(0.25)
+    <Share: 25% for the store>
     """
 
     _picture: ClassVar[str] = ""
+    _absent: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith("ragscale."):
+            _KINDS[cls.__name__] = cls
 
     def summary(self) -> str:
         """Say in words what the result is; the first line is the answer."""
@@ -65,7 +89,14 @@ class Result:
         return latex_table(self.to_frame(), digits=digits, caption=caption, label=label)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write the result to a JSON file, from which `from_json` restores it."""
+        """Write the result to a JSON file, from which `from_json` restores it.
+
+        Raises
+        ------
+        ConfigError
+            For a result that is kept in another way, saying which.
+        """
+        self._refuse("to_json")
         fields = {field.name: encode(getattr(self, field.name)) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
         write_json(path, {"fields": fields}, schema=_schema(type(self)), version=_VERSION)
 
@@ -78,6 +109,7 @@ class Result:
         ResultsError
             When the file is not one of this kind of result, or is damaged.
         """
+        cls._refuse("to_json")
         try:
             fields = read_json(path, schema=_schema(cls), version=_VERSION).get("fields")
         except CheckpointError as error:
@@ -100,9 +132,17 @@ class Result:
         ResultsError
             When there is no picture of this kind of result.
         """
+        self._refuse("plot")
         if not self._picture:
             raise ResultsError(f"there is no picture of a {type(self).__name__}; its numbers: to_frame()")
         return call_plotting(self._picture, self, ax=ax, **kwargs)
+
+    @classmethod
+    def _refuse(cls, method: str) -> None:
+        """Raise where a method is deliberately absent."""
+        if method in cls._absent:
+            error = ResultsError if method == "plot" else ConfigError
+            raise error(f"there is no {cls.__name__}.{method}(): {cls._absent[method]}")
 
 
 def _schema(cls: type) -> str:
@@ -178,9 +218,14 @@ def encode(value: Any) -> Any:
             "shape": list(value.shape),
             "dtype": value.dtype.str,
         }
+    if isinstance(value, pd.Series):
+        return {"$series": encode(value.to_numpy()), "index": [encode(x) for x in value.index], "name": value.name}
     if isinstance(value, pd.DataFrame):
         columns = {str(name): encode(value[name].to_numpy()) for name in value.columns}
         return {"$frame": columns, "index": [encode(x) for x in value.index], "index_name": value.index.name}
+    if isinstance(value, Result) and type(value).__name__ in _KINDS:
+        parts = {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}  # type: ignore[arg-type]
+        return {"$result": type(value).__name__, "fields": parts}
     if isinstance(value, Mapping):
         return {"$map": [[encode(key), encode(item)] for key, item in value.items()]}
     if isinstance(value, tuple):
@@ -204,8 +249,12 @@ def decode(value: Any) -> Any:
     if "$frame" in value:
         index = pd.Index([decode(x) for x in value["index"]], name=value["index_name"])
         return pd.DataFrame({name: decode(column) for name, column in value["$frame"].items()}, index=index)
+    if "$series" in value:
+        return pd.Series(decode(value["$series"]), [decode(x) for x in value["index"]], name=value["name"])
     if "$map" in value:
         return {decode(key): decode(item) for key, item in value["$map"]}
+    if "$result" in value:
+        return _KINDS[value["$result"]](**{name: decode(item) for name, item in value["fields"].items()})
     if "$tuple" in value:
         return tuple(decode(item) for item in value["$tuple"])
     raise ValueError(f"no value has the form {json.dumps(value)[:80]}")

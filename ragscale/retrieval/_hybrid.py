@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from ragscale._counts import whole_or_zero
 from ragscale.errors import ConfigError
+from ragscale.results import Result
 from ragscale.retrieval._base import Retriever
 from ragscale.retrieval._checked import checked_hits
 from ragscale.retrieval._fusion import Fusion, WeightedSum, reciprocal_rank_fusion
@@ -88,8 +89,8 @@ class HybridRetriever(Wrapper):
         return other if self._passages is None else other.index(self.passages)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tuning:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Tuning(Result):
     """What `tune_weights` found.
 
     Attributes
@@ -108,6 +109,20 @@ class Tuning:
     weights: tuple[float, ...]
     score: float
     table: pd.DataFrame
+
+    _absent: ClassVar[dict[str, str]] = {
+        "plot": "a handful of weightings with one score each: to_frame()",
+        "to_json": "it holds a function; keep weights, from which weighted_sum(weights) makes it again",
+    }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `table`."""
+        return self.table.copy()
+
+    def summary(self) -> str:
+        """Say which weights are best, and of how many."""
+        weights = ", ".join(f"{weight:.2g}" for weight in self.weights)
+        return f"weights {weights} score {self.score:.3g}, the highest of {len(self.table)} tried on these queries"
 
 
 def tune_weights(

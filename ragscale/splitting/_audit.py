@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from ragscale._files import file_digest
 from ragscale._long_texts import encode
+from ragscale._renamed import renamed
 from ragscale.errors import SplitError
 from ragscale.passages import cut_windows
+from ragscale.results import Result
 from ragscale.splitting._likeness import Likeness
 from ragscale.splitting._order import document_key
 
@@ -23,8 +25,8 @@ _ALL_UP_TO = 200
 _ONE_CHARACTER = 8  # tokens that a character may have: then its window is longer than the size, but not empty
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AuditReport:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class AuditReport(Result):
     """What an audit found.
 
     Parameters
@@ -38,6 +40,10 @@ class AuditReport:
 
     checks: pd.DataFrame
     measures: dict[str, Any] = field(default_factory=dict)
+
+    _absent: ClassVar[dict[str, str]] = {
+        "plot": "checks are passed or not; ragscale.plotting.split_layout(split) draws the split itself"
+    }
 
     @property
     def ok(self) -> bool:
@@ -53,15 +59,27 @@ class AuditReport:
             )
             raise SplitError(f"the split breaks {len(failed)} of its {len(self.checks)} promises: {problems}")
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return `checks`."""
+        return self.checks.copy()
+
+    def summary(self) -> str:
+        """Say whether every check passed, and how alike the two ends are."""
+        failed = self.checks[~self.checks["ok"]]
+        head = f"all {len(self.checks)} checks passed"
+        if len(failed):
+            broken = zip(failed["check"], failed["detail"], strict=True)
+            head = f"{len(failed)} of {len(self.checks)} checks failed: " + "; ".join(f"{n}: {d}" for n, d in broken)
+        return "\n".join([head, *(f"{name}: {value}" for name, value in self.measures.items())])
+
     def _repr_html_(self) -> str:
         measures = "".join(f"<li>{name}: {value}</li>" for name, value in self.measures.items())
         verdict = "All checks passed" if self.ok else "Some checks failed"
         return f"<p><b>{verdict}</b></p>{self.checks.to_html()}<ul>{measures}</ul>"
 
 
-def audit(
-    split: Split, *, D: int | None = None, measure: bool = True, sample: int = 1000, seed: int = 0
-) -> AuditReport:
+@renamed("seed", "rng")
+def audit(split: Split, *, D: int | None = None, measure: bool = True, sample: int = 1000, rng: Any = 0) -> AuditReport:
     """Re-read a split and check every promise.
 
     Parameters
@@ -75,9 +93,10 @@ def audit(
     sample : int
         Documents that are tokenised and cut anew (at most a quarter of a corpus of more than 800, so that an audit
         takes less time than the split did), and store documents that are compared with the whole prefix.
-    seed : int
+    rng : int, Generator or None
         Of that sample.
     """
+    seed = rng if isinstance(rng, int) else int(np.random.default_rng(rng).integers(2**31))
     D = split.n_tokens // 2 if D is None else D
     checks = _Checks()
     checks.run("files are those of the manifest", _check_files, split)

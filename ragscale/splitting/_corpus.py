@@ -24,6 +24,7 @@ from ragscale._files import (
     value_digest,
 )
 from ragscale._files._ownership import MARK
+from ragscale._renamed import renamed
 from ragscale.errors import ConfigError, FileError, SplitError
 from ragscale.passages import check_windows
 from ragscale.splitting._assemble import PARTS, assemble, needed_units
@@ -41,6 +42,7 @@ LAYOUT = 1
 _FACTS = {"documents": int, "bytes": int, "rejects": dict, "digest": str}
 
 
+@renamed("passage_size", "passage_tokens")
 def split_corpus(
     documents: Any,
     out: str | os.PathLike[str],
@@ -52,7 +54,7 @@ def split_corpus(
     deduplicate: Literal["exact", "minhash"] | None = "exact",
     decontaminate: Any = (),
     n_workers: int = 1,
-    passage_size: int = 256,
+    passage_tokens: int = 256,
     passage_overlap: int = 0,
     max_rejected: float = 0.01,
     eos_token: str | None = None,
@@ -86,7 +88,7 @@ def split_corpus(
         Evaluation questions whose 13-grams must not occur; see `Decontamination`.
     n_workers : int
         Processes for reading and tokenising.
-    passage_size, passage_overlap : int
+    passage_tokens, passage_overlap : int
         Token windows of the store.
     max_rejected : float
         Stop when a larger share of the records is unusable; they are listed in ``rejects.jsonl`` either way.
@@ -119,7 +121,7 @@ def split_corpus(
         seed=seed,
         deduplicate=deduplicate,
         decontaminate=decontaminate,
-        passage_size=passage_size,
+        passage_tokens=passage_tokens,
         passage_overlap=passage_overlap,
         max_rejected=max_rejected,
         eos_token=eos_token,
@@ -169,6 +171,7 @@ class SplitJob:
         self._ngrams: NgramIndex | None = None
 
     @classmethod
+    @renamed("passage_size", "passage_tokens")
     def create(
         cls,
         out: str | os.PathLike[str],
@@ -179,7 +182,7 @@ class SplitJob:
         seed: int = 0,
         deduplicate: str | None = "exact",
         decontaminate: Any = (),
-        passage_size: int = 256,
+        passage_tokens: int = 256,
         passage_overlap: int = 0,
         max_rejected: float = 0.01,
         eos_token: str | None = None,
@@ -188,7 +191,7 @@ class SplitJob:
         """Check the settings and take in the tokenizer and the questions; nothing is written yet."""
         problems = []
         max_tokens, validation_tokens = whole_or_same(max_tokens), whole_or_same(validation_tokens)
-        passage_size, passage_overlap = whole_or_same(passage_size), whole_or_same(passage_overlap)
+        passage_tokens, passage_overlap = whole_or_same(passage_tokens), whole_or_same(passage_overlap)
         if max_tokens is not None and not (_is_int(max_tokens) and max_tokens >= 1):
             problems.append(f"max_tokens must be at least 1, a whole number or None, got {max_tokens!r}")
         if not (_is_int(validation_tokens) and validation_tokens >= 0):
@@ -204,7 +207,7 @@ class SplitJob:
         if len(str(seed)) > 64:
             problems.append(f"seed must have at most 64 digits, got {seed}")
         try:
-            check_windows(passage_size, passage_overlap)
+            check_windows(passage_tokens, passage_overlap)
         except ConfigError as error:
             problems.append(str(error))
         if problems:
@@ -225,7 +228,7 @@ class SplitJob:
             "decontaminate": {"n": ngrams.n, "action": ngrams.action, "questions": value_digest(ngrams.tasks)}
             if ngrams
             else None,
-            "size": int(passage_size),
+            "size": int(passage_tokens),
             "overlap": int(passage_overlap),
             "tokenizer": loaded.digest,
             "vocab_size": vocab_size,

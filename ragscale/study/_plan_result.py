@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -39,6 +39,8 @@ class StudyPlan(Result):
     n_devices: int = 1
     price_per_hour: float | None = None
     note: str = ""
+
+    _picture: ClassVar[str] = "costs"
 
     @property
     def device_hours(self) -> float:

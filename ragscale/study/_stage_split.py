@@ -37,7 +37,7 @@ def make_split(folder: Path, inputs: SplitInputs, folders: dict[str, Path]) -> l
         seed=inputs.seed,
         deduplicate=inputs.deduplicate,  # type: ignore[arg-type]
         decontaminate=questions,
-        passage_size=inputs.passage_tokens,
+        passage_tokens=inputs.passage_tokens,
         passage_overlap=inputs.passage_overlap,
         n_workers=inputs.n_workers,
         progress=False,

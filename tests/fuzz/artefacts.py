@@ -74,7 +74,7 @@ def tokenizer() -> Any:
     return _TOKENIZER[0]
 
 
-SETTINGS = {"validation_tokens": 100, "passage_size": 32, "decontaminate": {"quiz": ["apple pear paris london?"]}}
+SETTINGS = {"validation_tokens": 100, "passage_tokens": 32, "decontaminate": {"quiz": ["apple pear paris london?"]}}
 
 
 def make_split(folder: Path) -> None:

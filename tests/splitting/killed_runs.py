@@ -46,7 +46,7 @@ def main(corpus: str, tokenizer: str, out: str, kills: str) -> None:
                 out,
                 tokenizer=tokenizer,
                 validation_tokens=300,
-                passage_size=32,
+                passage_tokens=32,
                 deduplicate="minhash",
             )
             os._exit(0)

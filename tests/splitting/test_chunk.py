@@ -45,7 +45,7 @@ def test_chunks_are_the_passages_of_the_store(documents, tokenizer, tmp_path):
     import ragscale as rs
     from ragscale.splitting._tokenizers import to_hugging_face
 
-    split = rs.split_corpus(documents[:5], tmp_path / "s", tokenizer=tokenizer, passage_size=20, passage_overlap=5)
+    split = rs.split_corpus(documents[:5], tmp_path / "s", tokenizer=tokenizer, passage_tokens=20, passage_overlap=5)
     by_id = {d.id: d for d in documents}
     hugging_face = to_hugging_face(tokenizer)
     cut = {p.id: p for d in split.documents() for p in chunk(by_id[d.id], hugging_face, size=20, overlap=5)}
@@ -92,7 +92,7 @@ def test_a_split_into_tiny_windows_has_no_empty_passage(tmp_path, bytes_only):
     import ragscale as rs
 
     documents = [Document(str(i), text) for i, text in enumerate(SCRIPTS)]
-    split = rs.split_corpus(documents, tmp_path / "s", tokenizer=bytes_only, passage_size=2)
+    split = rs.split_corpus(documents, tmp_path / "s", tokenizer=bytes_only, passage_tokens=2)
     store = split.store(split.n_tokens)
     assert all(p.text for p in store.passages)
     assert store.n_tokens == split.n_tokens

@@ -223,7 +223,7 @@ def test_the_audit_finds_a_split_that_is_consistent_but_wrong(documents, tokeniz
     from ragscale._files import file_digest, value_digest
 
     def forge(name, change):
-        split = rs.split_corpus(documents[:40], tmp_path / name, tokenizer=tokenizer, passage_size=16)
+        split = rs.split_corpus(documents[:40], tmp_path / name, tokenizer=tokenizer, passage_tokens=16)
         change(split)
         manifest = json.loads((split.path / "manifest.json").read_text())
         for file, entry in manifest["files"].items():

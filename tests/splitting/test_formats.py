@@ -16,10 +16,10 @@ from ragscale.splitting import _assemble, _store, _units
 
 
 def test_shards_roll_over_and_read_as_one(documents, tokenizer, tmp_path, monkeypatch):
-    whole = rs.split_corpus(documents, tmp_path / "one", tokenizer=tokenizer, passage_size=32)
+    whole = rs.split_corpus(documents, tmp_path / "one", tokenizer=tokenizer, passage_tokens=32)
     monkeypatch.setattr(_assemble, "SHARD_BYTES", 3000)
     monkeypatch.setattr(_units, "FRAME_ROWS", 10)
-    many = rs.split_corpus(documents, tmp_path / "many", tokenizer=tokenizer, passage_size=32)
+    many = rs.split_corpus(documents, tmp_path / "many", tokenizer=tokenizer, passage_tokens=32)
     monkeypatch.undo()
     assert len(list((tmp_path / "many" / "tokens").glob("[0-9]*.bin"))) == -(-2 * many.n_tokens // 3000) > 3
     assert len(list((tmp_path / "many" / "passages").glob("*.zst"))) > 3
@@ -44,7 +44,7 @@ def test_a_wide_vocabulary_takes_four_bytes(tmp_path):
 
 def test_passages_read_only_the_frames_they_need(documents, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(_units, "FRAME_ROWS", 8)
-    split = rs.split_corpus(documents, tmp_path / "s", tokenizer=tokenizer, passage_size=16)
+    split = rs.split_corpus(documents, tmp_path / "s", tokenizer=tokenizer, passage_tokens=16)
     passages = split.store(split.n_tokens).passages
     everything = list(passages)
     opened = []

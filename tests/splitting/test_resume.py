@@ -30,7 +30,7 @@ def write_jsonl(path: Path, documents) -> Path:
 
 
 def test_the_order_and_filing_of_the_input_do_not_show(documents, tokenizer, tmp_path, digest_of, monkeypatch):
-    arguments = {"tokenizer": tokenizer, "passage_size": 32, "validation_tokens": 300}
+    arguments = {"tokenizer": tokenizer, "passage_tokens": 32, "validation_tokens": 300}
     one = rs.split_corpus(documents, tmp_path / "one", **arguments)
     rng = np.random.default_rng(1)
     shuffled = [documents[i] for i in rng.permutation(len(documents))]
@@ -44,9 +44,9 @@ def test_the_order_and_filing_of_the_input_do_not_show(documents, tokenizer, tmp
 
 @pytest.mark.usefixtures("small_pieces")
 def test_tokens_do_not_depend_on_how_the_work_is_cut(documents, tokenizer, tmp_path, monkeypatch):
-    many = rs.split_corpus(documents, tmp_path / "many", tokenizer=tokenizer, passage_size=32, validation_tokens=300)
+    many = rs.split_corpus(documents, tmp_path / "many", tokenizer=tokenizer, passage_tokens=32, validation_tokens=300)
     monkeypatch.setattr(_units, "UNIT_BYTES", 1 << 24)
-    one = rs.split_corpus(documents, tmp_path / "one", tokenizer=tokenizer, passage_size=32, validation_tokens=300)
+    one = rs.split_corpus(documents, tmp_path / "one", tokenizer=tokenizer, passage_tokens=32, validation_tokens=300)
     np.testing.assert_array_equal(many.pretraining(many.n_tokens)[:], one.pretraining(one.n_tokens)[:])
     np.testing.assert_array_equal(many.validation[:], one.validation[:])
     assert list(many.store(many.n_tokens).passages) == list(one.store(one.n_tokens).passages)

@@ -19,7 +19,7 @@ def split(request, tmp_path_factory):
         documents,
         folder / "s",
         tokenizer=train_tokenizer(texts, 300),
-        passage_size=16,
+        passage_tokens=16,
         passage_overlap=request.param,
         deduplicate=None,
     )

@@ -197,7 +197,7 @@ def test_a_tokenizer_that_normalises_still_gives_the_text_of_passages(documents,
     backend.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=["[UNK]", "[SEP]"], show_progress=False)
     backend.train_from_iterator((d.text for d in documents), trainer)
-    split = rs.split_corpus(documents, tmp_path / "s", tokenizer=backend, passage_size=16)
+    split = rs.split_corpus(documents, tmp_path / "s", tokenizer=backend, passage_tokens=16)
     texts: dict[str, str] = {}
     for passage in split.store(split.n_tokens).passages:
         texts[passage.document_id] = passage.text + texts.get(passage.document_id, "")

@@ -19,14 +19,14 @@ from ragscale.splitting._order import document_key
 @pytest.fixture(scope="module")
 def split(documents, tokenizer, tmp_path_factory):
     out = tmp_path_factory.mktemp("split") / "split"
-    return rs.split_corpus(documents, out, tokenizer=tokenizer, passage_size=32)
+    return rs.split_corpus(documents, out, tokenizer=tokenizer, passage_tokens=32)
 
 
 @pytest.fixture(scope="module")
 def overlapping(documents, tokenizer, tmp_path_factory):
     out = tmp_path_factory.mktemp("split") / "overlapping"
     return rs.split_corpus(
-        documents, out, tokenizer=tokenizer, passage_size=24, passage_overlap=7, validation_tokens=500
+        documents, out, tokenizer=tokenizer, passage_tokens=24, passage_overlap=7, validation_tokens=500
     )
 
 
@@ -36,7 +36,7 @@ def test_the_order_is_that_of_the_keyed_hashes(split, documents):
 
 
 def test_another_seed_gives_another_order_of_the_same_text(documents, tokenizer, tmp_path, split):
-    other = rs.split_corpus(documents, tmp_path / "s", tokenizer=tokenizer, passage_size=32, seed=1)
+    other = rs.split_corpus(documents, tmp_path / "s", tokenizer=tokenizer, passage_tokens=32, seed=1)
     assert other.n_tokens == split.n_tokens
     ids, other_ids = ([row["id"] for row in s.document_rows()] for s in (split, other))
     assert ids != other_ids
@@ -173,7 +173,7 @@ def test_validation_is_exact_and_its_documents_are_nowhere_else(overlapping, doc
 
 @pytest.mark.parametrize("max_tokens", [1, 900, 5000, 10**7])
 def test_max_tokens_keeps_whole_documents_from_the_front(documents, tokenizer, tmp_path, split, max_tokens):
-    arguments = {"tokenizer": tokenizer, "passage_size": 32, "max_tokens": max_tokens}
+    arguments = {"tokenizer": tokenizer, "passage_tokens": 32, "max_tokens": max_tokens}
     if max_tokens == 1:
         with pytest.raises(SplitError, match="no tokens left"):
             rs.split_corpus(documents, tmp_path / "s", **arguments)
@@ -242,7 +242,7 @@ def test_settings_that_cannot_work_are_listed_together(documents, tokenizer, tmp
             tokenizer=tokenizer,
             max_tokens=0,
             validation_tokens=-1,
-            passage_size=8,
+            passage_tokens=8,
             passage_overlap=8,
             deduplicate="fuzzy",  # type: ignore[arg-type]
         )

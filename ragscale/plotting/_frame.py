@@ -1,0 +1,189 @@
+"""What all pictures share: axes, inks that stand out on any background, axes of counts, legends beside the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ragscale._extras import require
+from ragscale.results._metric_words import metric_words
+
+LABELS = {
+    "N": "model size N (parameters)",
+    "D": "pretraining D (tokens)",
+    "R": "store R (tokens)",
+    "budget": "budget T = D + R (tokens)",
+    "D_over_N": "pretraining D/N (tokens per parameter)",
+    "steps": "training steps",
+    "compute": "compute (FLOPs)",
+    "share": "share of the store R/T",
+}
+_MOST_NAMES = 12
+_DECADES = (0.8, 2.2)  # up to the first ticks at 1, 2, 3, 5, 7; up to the second at 1, 2, 5; beyond at powers of ten
+
+
+class Frame:
+    """Axes that were given, or new ones, with the inks that can be seen on them.
+
+    Nothing is set globally, and what ``rcParams`` say of size, colours and fonts stays.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes, optional
+    """
+
+    def __init__(self, ax: Any = None) -> None:
+        self.own = ax is None
+        if ax is None:
+            ax = require("matplotlib.pyplot", "plot").subplots(layout="constrained")[1]
+        self.ax: Any = ax
+        self.ink = ax.xaxis.label.get_color()
+        self.dark = is_dark(ax)
+        self.muted = "0.65" if self.dark else "0.4"
+
+    def colours(self, sizes: Any) -> list[tuple[float, Any]]:
+        """Pair every distinct size with a colour that can be seen on these axes."""
+        return size_colours(sizes, dark=self.dark)
+
+    def zero(self, y: float = 0.0) -> None:
+        """Draw the level that values are compared with."""
+        self.ax.axhline(y, color=self.muted, linewidth=0.8, zorder=0)
+
+    def mark(self, x: float, **style: Any) -> None:
+        """Draw a place on the axis as a dashed line."""
+        self.ax.axvline(x, **{"color": self.muted, "linewidth": 0.8, "linestyle": "--", "zorder": 0, **style})
+
+    def label(self, x: str, y: str, title: str = "") -> None:
+        """Label both axes: a name of `LABELS`, or words."""
+        self.ax.set_xlabel(LABELS.get(x, x))
+        self.ax.set_ylabel(LABELS.get(y, y))
+        if title:
+            self.ax.set_title(title)
+
+    def counts(self, axis: str, values: Any) -> None:
+        """Make an axis logarithmic, written 30M, with room for zero where some value is zero."""
+        which = self.ax.xaxis if axis == "x" else self.ax.yaxis
+        scale, limits = (
+            (self.ax.set_xscale, self.ax.set_xlim) if axis == "x" else (self.ax.set_yscale, self.ax.set_ylim)
+        )
+        found = np.asarray(values, dtype=float).ravel()
+        found = found[np.isfinite(found)]
+        positive = found[found > 0]
+        if not positive.size:
+            return
+        ticker = require("matplotlib.ticker", "plot")
+        if (found == 0).any():
+            scale("symlog", linthresh=float(positive.min()) / 2)
+            limits(-float(positive.min()) / 10)
+            ticks = [0.0, *powers(float(positive.min()), float(positive.max()))]
+            which.set_major_locator(ticker.FixedLocator(ticks))
+        else:
+            scale("log")
+            decades = np.log10(positive.max() / positive.min())
+            subs = (1, 2, 3, 5, 7) if decades < _DECADES[0] else (1, 2, 5) if decades < _DECADES[1] else (1,)
+            which.set_major_locator(ticker.LogLocator(base=10, subs=subs, numticks=9))
+        which.set_minor_formatter(ticker.NullFormatter())
+        which.set_major_formatter(ticker.FuncFormatter(lambda value, _: count(value)))
+
+    def percent(self, axis: str = "y") -> None:
+        """Write shares of an axis in percent, from 0 to 100."""
+        which = self.ax.yaxis if axis == "y" else self.ax.xaxis
+        which.set_major_formatter(require("matplotlib.ticker", "plot").PercentFormatter(1.0))
+        (self.ax.set_ylim if axis == "y" else self.ax.set_xlim)(-0.03, 1.03)
+
+    def legend(self, title: str = "", **options: Any) -> None:
+        """Name what was drawn: beside the data on new axes, where it covers least on given ones."""
+        handles, names = self.ax.get_legend_handles_labels()
+        unique = dict(zip(names, handles, strict=True))
+        if not unique or set(unique) == {""}:
+            return
+        place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0} if self.own else {}
+        columns = {"ncols": 1 + (len(unique) - 1) // _MOST_NAMES}
+        self.ax.legend(
+            list(unique.values()),
+            list(unique),
+            **{"title": title or None, "fontsize": "small", "title_fontsize": "small", **place, **columns, **options},
+        )
+
+    def empty(self, why: str) -> Any:
+        """Say in the middle of the axes why nothing is drawn, and return them."""
+        self.ax.text(0.5, 0.5, why, transform=self.ax.transAxes, ha="center", va="center", wrap=True, color=self.muted)
+        self.ax.set(xticks=[], yticks=[])
+        return self.ax
+
+
+def is_dark(ax: Any) -> bool:
+    """Say whether the background of axes is dark."""
+    to_rgba = require("matplotlib.colors", "plot").to_rgba
+    colour = to_rgba(ax.get_facecolor())
+    if colour[3] < 0.5:  # seen through
+        colour = to_rgba(ax.figure.get_facecolor())
+    if colour[3] < 0.5:
+        colour = tuple(1.0 - c for c in to_rgba(ax.xaxis.label.get_color())[:3])
+    return float(np.dot(colour[:3], (0.299, 0.587, 0.114))) < 0.5
+
+
+def style(kwargs: dict[str, Any], **defaults: Any) -> dict[str, Any]:
+    """Return the keywords of a line, those that were given in place of the defaults; short names (lw, ms) are known."""
+    cbook, lines = require("matplotlib.cbook", "plot"), require("matplotlib.lines", "plot")
+    return {**defaults, **cbook.normalize_kwargs(kwargs, lines.Line2D)}
+
+
+def size_colours(sizes: Any, *, dark: bool | None = None) -> list[tuple[float, Any]]:
+    """Pair every distinct size, ascending, with a colour of the colour map in ``rcParams``.
+
+    The map is cut where its colours would be lost: its light end on a light background, its dark end on a dark one.
+
+    Parameters
+    ----------
+    sizes : array-like
+        Model sizes, repeated or not.
+    dark : bool, optional
+        Whether the background is dark; by default that of the current style.
+
+    Returns
+    -------
+    list of (float, RGBA)
+
+    Examples
+    --------
+    >>> from ragscale.plotting import size_colours
+    >>> [float(size) for size, colour in size_colours([3e7, 1e7, 3e7])]
+    [10000000.0, 30000000.0]
+    """
+    mpl = require("matplotlib", "plot")
+    if dark is None:
+        back = require("matplotlib.colors", "plot").to_rgba(mpl.rcParams["axes.facecolor"])
+        dark = float(np.dot(back[:3], (0.299, 0.587, 0.114))) < 0.5
+    unique = np.unique(np.asarray(sizes, dtype=float))
+    ends = (0.35, 1.0) if dark else (0.0, 0.85)
+    return list(zip(unique, mpl.colormaps[mpl.rcParams["image.cmap"]](np.linspace(*ends, len(unique))), strict=True))
+
+
+def count(value: float) -> str:
+    """Write a count for people: 30M, 1.2B."""
+    for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if 1e16 > abs(value) >= scale * (1 - 1e-9):
+            return f"{value / scale:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def powers(low: float, high: float) -> Iterable[float]:
+    """Return at most six powers of ten over a range, evenly spaced."""
+    exponents = np.arange(np.ceil(np.log10(low) - 1e-9), np.floor(np.log10(high) + 1e-9) + 1)
+    return (10.0 ** exponents[:: 1 + (len(exponents) - 1) // 6]).tolist()
+
+
+def metric_label(table: Any) -> str:
+    """Return the metric of a results table in words, with its unit; "loss" where there is none or there are several."""
+    names = table["metric"].unique() if "metric" in table else []
+    return metric_words(str(names[0])) if len(names) == 1 else "loss"
+
+
+def from_zero(values: Any) -> np.ndarray:
+    """Return 0 and then a log grid over the positive values."""
+    found = np.asarray(values, dtype=float)
+    positive = found[found > 0]
+    return np.array([0.0]) if positive.size == 0 else np.r_[0.0, np.geomspace(positive.min() / 10, positive.max(), 80)]
