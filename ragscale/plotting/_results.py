@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from ragscale.decisions import Estimate, Knee, Substitution, Worth
     from ragscale.evaluation import Evaluation
-    from ragscale.study import StudyPlan
 
 _CONDITIONS = ("closed-book", "random", "retrieved", "oracle")
 
@@ -239,7 +238,7 @@ def _kinds(table: pd.DataFrame) -> list[tuple[str, Any]]:
     return [(name, groups.get_group(key)) for name, key in zip(names, keys, strict=True)]
 
 
-def costs(plan: StudyPlan, ax: Any = None, **kwargs: Any) -> Axes:
+def costs(plan: Any, ax: Any = None, **kwargs: Any) -> Axes:
     """Draw the hours of devices and of processors that each stage of a plan takes.
 
     Parameters
