@@ -208,12 +208,14 @@ def _run(model: LanguageModel, prepared: PreparedPrompts, out: Path | None) -> p
     known: dict[str, dict[str, Any]] = {}
     fingerprint = model.fingerprint() if out is not None else ""
     tables: list[list[dict[str, Any]]] = []
-    for cell in prepared.cells:
+    for place, cell in enumerate(prepared.cells):
         path = _cell_path(out, cell, fingerprint) if out is not None else None
         rows = _read_cell(path) if path is not None else None
         if rows is None:
             used = _choose_precision(model, prepared)
-            _score_missing(model, prepared, cell, known, used)
+            cells = [cell] if out is not None else _together(model, prepared, prepared.cells[place:], known)
+            _score_missing(model, prepared, cells, known, used)
+            _write_answers(model, prepared, cell, known)
             rows = [_sample(cell, prepared, asked, known) for asked in cell.asked]
             if path is not None:
                 write_json(path, {"samples": rows}, schema=_SCHEMA, version=_VERSION)
@@ -246,6 +248,8 @@ def _cell_path(out: Path, cell: Cell, fingerprint: str) -> Path:
     return out / f"{name}-{key}.json"
 
 
+_MOST_TOGETHER = 2**22  # tokens of the prompts of one call: some 200 MB of rows
+
 _RESUMED = {
     "prompt": str,
     "logprobs": (list, type(None)),
@@ -271,14 +275,32 @@ def _read_cell(path: Path) -> list[dict[str, Any]] | None:
     return samples
 
 
+def _together(
+    model: LanguageModel, prepared: PreparedPrompts, cells: Sequence[Cell], known: Mapping[str, Any]
+) -> list[Cell]:
+    """Return the cells to score in one call: the first, and the next ones where prompts may share tokens with it."""
+    if not getattr(model, "shares_prefixes", False):
+        return list(cells[:1])
+    together, left = [], _MOST_TOGETHER
+    for cell in cells:
+        new = {a.prompt for a in cell.asked} - known.keys()
+        left -= sum(len(request.context) for digest in new for request in prepared.prompts[digest].requests)
+        if together and left < 0:
+            break
+        together.append(cell)
+    return together
+
+
 def _score_missing(
     model: LanguageModel,
     prepared: PreparedPrompts,
-    cell: Cell,
+    cells: Sequence[Cell],
     known: dict[str, dict[str, Any]],
     precision: str | None,
 ) -> None:
-    wanted = dict.fromkeys(d for asked in cell.asked for d in (asked.prompt, asked.unconditional) if d is not None)
+    """Score the prompts of cells that nobody has scored yet."""
+    digests = (d for cell in cells for asked in cell.asked for d in (asked.prompt, asked.unconditional))
+    wanted = dict.fromkeys(digest for digest in digests if digest is not None)
     prompts = [prepared.prompts[digest] for digest in wanted if digest not in known]
     requests: list[ScoreRequest] = [r for prompt in prompts for r in prompt.requests if r.continuations]
     scores = iter(model.score(requests))
@@ -292,7 +314,14 @@ def _score_missing(
             "generated": None,
             "precision": precision,
         }
-    writing: list[Prompt] = [prompt for prompt in prompts if prompt.generate]
+
+
+def _write_answers(
+    model: LanguageModel, prepared: PreparedPrompts, cell: Cell, known: dict[str, dict[str, Any]]
+) -> None:
+    """Let the model write the answers of a cell that nobody has asked for yet."""
+    prompts = [prepared.prompts[digest] for digest in dict.fromkeys(asked.prompt for asked in cell.asked)]
+    writing: list[Prompt] = [p for p in prompts if p.generate and known[p.digest]["generated"] is None]
     if writing:
         task = cell.task
         contexts = [prompt.requests[0].context for prompt in writing]

@@ -20,12 +20,14 @@ from ragscale.evaluation._logprobs import NarrowHead, log_sum_exp, target_logpro
 from ragscale.evaluation._modules import embedding_of, is_hugging_face, output_head
 from ragscale.evaluation._olmo2 import Olmo2Body
 from ragscale.evaluation._precision import torch_dtype
+from ragscale.evaluation._sharing import forest, hidden_of_trees
 from ragscale.evaluation._steps import Body, collate_steps, hidden_in_one_pass, hidden_in_steps
 from ragscale.evaluation._tree import Row, collate, plain_rows, tree_mask, tree_row, wanted_of
 
 if TYPE_CHECKING:
     import torch
 
+    from ragscale.evaluation._sharing import Node
     from ragscale.evaluation._torch_model import TorchModel
 
 _log = logging.getLogger("ragscale.evaluation")
@@ -70,6 +72,18 @@ class Scorer:
         apart = iter(self._score_plain([r for r, fits in zip(requests, shared, strict=True) if not fits], precision))
         return [next(together) if fits else next(apart) for fits in shared]
 
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether rows that begin alike are computed once so far: on a CPU, where batches need not be large."""
+        own = self.way == "steps" and isinstance(self._bodies.get("float32"), Olmo2Body)
+        return own and self.model.device.type == "cpu" and not self._is_compiled
+
+    @property
+    def _width(self) -> int:
+        """How many tokens of attention cost as much as one token's products with the weights of a block."""
+        config = cast(Any, self.model.module).config
+        return 4 * config.hidden_size + 3 * config.intermediate_size
+
     # ---------------------------------------------------------------------------------------------------------- rows
 
     def _fits_tree(self, request: ScoreRequest) -> bool:
@@ -109,7 +123,13 @@ class Scorer:
             if len(waiting) > 1:  # read one batch behind, so that a GPU has work while the next is put together
                 read(*waiting.pop(0))
 
-        self.model.in_batches(sorted(rows, key=len, reverse=True), len, run)
+        def run_trees(part: Sequence[Node]) -> None:
+            mine, hidden_PD = hidden_of_trees(self._body(precision), part, self.model.device, self.model.in_batches)
+            read(mine, *self._read_off(mine, hidden_PD, precision))
+
+        alone, trees = forest(rows, self._width) if self.shares_prefixes else (rows, [])
+        self.model.in_batches(sorted(alone, key=len, reverse=True), len, run)
+        self.model.in_batches(sorted(trees, key=len, reverse=True), len, run_trees)
         for one in waiting:
             read(*one)
         scores, owner = [], 0
@@ -123,9 +143,14 @@ class Scorer:
         self, rows: Sequence[Row], precision: str, is_tree: bool
     ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
         """Return owner, ln p and "is the most likely token" of every target of a batch."""
-        wanted = wanted_of(rows)
         with self._autocast(precision):
             hidden_PD = self._needed(rows, precision, is_tree)
+        return self._read_off(rows, hidden_PD, precision)
+
+    def _read_off(
+        self, rows: Sequence[Row], hidden_PD: torch.Tensor, precision: str
+    ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
+        wanted = wanted_of(rows)
         head = self._head(precision)
         values, greedy = target_logprobs(
             hidden_PD,

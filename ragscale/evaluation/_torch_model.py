@@ -167,6 +167,12 @@ class TorchModel(LanguageModel):
         """Which path scores: ``"tree"``, or ``"plain: ..."`` and why."""
         return "not used yet" if self._scorer is None else self._scorer.scoring
 
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether prompts of one call that begin alike are computed once so far: OLMo-2 models on a CPU."""
+        with Evaluating(self.module):
+            return self._prepared().shares_prefixes
+
     def use_precision(self, precision: str) -> None:
         """Score in another precision from now on."""
         self.precision, self.precision_chosen = check_precision(precision), None
