@@ -17,11 +17,12 @@ from ragscale.errors import ConfigError, IdentifiabilityWarning
 from ragscale.fitting._comparison import Comparison
 from ragscale.fitting._determined import refuse_unseen
 from ragscale.fitting._experiments import clusters
+from ragscale.fitting._freedom import Freedom, freedom
 from ragscale.fitting._hit_rate import drawn
 from ragscale.fitting._intervals import ends, finite, logarithm
 from ragscale.fitting._joint_fit import JointBootstrap, JointFit
 from ragscale.fitting._own import Own, peek
-from ragscale.fitting._resampling import resampled
+from ragscale.fitting._resampling import independent, resampled
 from ragscale.fitting._resampling_checks import check_resampling
 from ragscale.fitting._result import NOT_DETERMINED, ManifoldFit
 from ragscale.fitting.laws._law import Theta
@@ -189,11 +190,12 @@ class Bootstrap(Result):
         return Interval(*finite(low, high, self.fit.lowest))
 
     def _scatter(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Draw residuals of the fit, made as large as those of new rows are; always the same draws."""
-        residuals = self.fit.residuals
-        free = len(self.fit.law.free) + len(self.fit.link.parameters)
-        scale = np.sqrt(len(residuals) / max(len(residuals) - free, 1))
-        return -scale * np.random.default_rng(20240601).choice(residuals, size=shape)
+        """Draw residuals of new rows; always the same draws."""
+        return -self._freedom.draw(shape, np.random.default_rng(20240601))
+
+    @cached_property
+    def _freedom(self) -> Freedom:
+        return freedom(self.fit, independent(peek(self.fit, "data"), self.by))
 
     @cached_property
     def calibration(self) -> Calibration:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from ragscale.errors import FitError
 from ragscale.fitting._experiments import clusters
+from ragscale.fitting._freedom import freedom
 from ragscale.fitting._own import peek
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.solver._problem import Problem
@@ -24,17 +26,36 @@ def resampled(
         problem, weights = residual_resamples(fit, n_resamples, generator)
         return problem, refit(problem, fit, weights)
     data = peek(fit, "data")
-    group = np.arange(len(data)) if isinstance(by, str) else clusters(data, by)
+    group = independent(data, by)
     count = int(group.max()) + 1
-    share = np.full(count, 1.0 / count)
+    models = freedom(fit, group).models_drawn(count)
     step = max(1, _WEIGHTS // max(len(data), count))
     found = None
     for start in range(0, n_resamples, step):
-        draws = generator.multinomial(count, share, size=min(step, n_resamples - start))
+        draws = drawn_models(models, count, min(step, n_resamples - start), generator)
         part = refit(problem, fit, draws[:, group] * problem.table.weight)
         found = part if found is None else join(found, part)
     assert found is not None
     return problem, found
+
+
+def independent(data: pd.DataFrame, by: str | tuple[str, ...]) -> np.ndarray:
+    """Number what is independent, by row: trained models, or rows where ``by`` is "rows" or "residuals"."""
+    return np.arange(len(data)) if isinstance(by, str) else clusters(data, by)
+
+
+def drawn_models(models: int, count: int, n_resamples: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw ``models`` of ``count`` experiments with replacement; return their weights (n_resamples, count), mean 1.
+
+    Fewer than there are, because a fit of p parameters makes residuals smaller than the noise: resamples of all of them
+    would differ too little.
+
+    References
+    ----------
+    Rao and Wu 1988, J. American Statistical Association 83 (resamples of another size).
+    """
+    draws = generator.multinomial(models, np.full(count, 1.0 / count), size=n_resamples)
+    return draws * (count / models)
 
 
 def residual_resamples(
@@ -42,7 +63,8 @@ def residual_resamples(
 ) -> tuple[Problem, np.ndarray]:
     """Return the problem with new observations, predictions plus drawn residuals."""
     problem = fit.problem
-    drawn = generator.choice(fit.residuals, size=(n_resamples, len(peek(fit, "data"))))
+    data = peek(fit, "data")
+    drawn = generator.choice(freedom(fit, independent(data, "residuals")).residuals, size=(n_resamples, len(data)))
     predicted = np.asarray(fit.to_frame()["predicted"], dtype=float)
     y = predicted * np.exp(-drawn) if fit.space == "log" else predicted - drawn
     return problem.with_observations(y), np.broadcast_to(problem.table.weight, y.shape)

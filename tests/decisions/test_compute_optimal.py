@@ -55,6 +55,17 @@ def test_no_model_on_a_fine_grid_is_better_with_a_given_store(name, flops, infer
     assert spent == pytest.approx(flops, rel=1e-9)
 
 
+def test_the_share_is_that_of_the_store_in_all_tokens(fitted):
+    best = rs.compute_optimal(known("log1p"), flops=[1e20, 1e22], R=[1e9, 3e11])
+    np.testing.assert_allclose(best.share, best.R / (best.D + best.R), rtol=1e-14)
+    assert ((best.share > 0) & (best.share < 1)).all()
+    free = rs.compute_optimal(known("log1p"), flops=1e22, R="free", store_flops=2e9)
+    assert free.share == pytest.approx(free.R / (free.D + free.R), rel=1e-14)
+    drawn = rs.compute_optimal(fitted[1], flops=1e20, R=1e9)
+    expected = drawn.replicates["R"] / (drawn.replicates["D"] + drawn.replicates["R"])
+    np.testing.assert_allclose(drawn.replicates["share"], expected, rtol=1e-14)
+
+
 @pytest.mark.parametrize("name", ["log1p", "hill", "log_ratio", "interaction", "multiplicative", "effective_data"])
 def test_a_free_store_is_no_worse_than_scipys_two_dimensional_search(name):
     law, theta = known(name)

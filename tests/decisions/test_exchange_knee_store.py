@@ -88,6 +88,18 @@ def test_the_onset_has_its_closed_form_and_meets_the_allocation(store):
     assert pytest.approx(knee.D, rel=1e-6) == best.D
 
 
+@pytest.mark.parametrize("price", [0.25, 1.0, 4.0])
+def test_the_knee_is_where_the_exchange_rate_is_the_ratio_of_prices(price):
+    law, t = known("log1p")
+    knee = rs.knee_point((law, t), N=1e9, R=2e9, price_ratio=price)
+    slope = t["C"] * t["eta"] / (1 + t["eta"] * 2e9)
+    closed = (t["beta"] * t["B"] * price / slope) ** (1 / (t["beta"] + 1))  # a dear store pays later
+    assert pytest.approx(closed, rel=1e-9) == knee.D
+    assert rs.exchange_rate((law, t), N=1e9, D=knee.D, R=2e9) == pytest.approx(price, rel=1e-8)
+    best = rs.optimal_allocation((law, t), N=1e9, budget=knee.D + price * 2e9, prices=(1.0, price))
+    assert pytest.approx(knee.D, rel=1e-6) == best.D
+
+
 def test_a_knee_that_is_not_there_is_said_so():
     never = rs.knee_point(known("log1p", C=0.0), N=1e9)
     assert never.status == "above"

@@ -96,16 +96,6 @@ def test_intervals_are_percentiles_of_the_replicates(fit: rs.ManifoldFit) -> Non
 # Few rows ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_scatter_has_the_degrees_of_freedom_that_the_fit_spent(fit: rs.ManifoldFit) -> None:
-    few = rs.fit_manifold(fit.data.iloc[::28].reset_index(drop=True), "chinchilla", loss="least_squares")
-    with pytest.warns(rs.errors.IdentifiabilityWarning, match="12 trained models"):
-        boot = rs.bootstrap(few, n_resamples=20, by="residuals", rng=0)
-    drawn = boot._scatter((4000,))
-    spread = np.sqrt(np.mean(few.residuals**2) * len(few.data) / (len(few.data) - 5))
-    assert np.sqrt(np.mean(drawn**2)) == pytest.approx(spread, rel=0.03)
-    assert spread > 1.25 * np.sqrt(np.mean(few.residuals**2))
-
-
 def test_the_conformal_factor_counts_the_new_point() -> None:
     ratios = np.random.default_rng(0).permutation(np.arange(1.0, 101.0))
     assert conformal_factor(ratios, 0.95) == 96.0  # ceil(101 * 0.95)
