@@ -128,7 +128,10 @@ def synthetic_corpus(
     zipf: float = 1.0,
     reading_share: float = 0.5,
     reading_people: int = 1,
+    n_strangers: int | None = None,
+    asked_share: float = 0.0,
     n_questions: int = 100,
+    n_multi_hop: int | None = None,
     n_bands: int = 3,
     facts_per_document: int = 3,
     seed: int = 0,
@@ -154,8 +157,17 @@ def synthetic_corpus(
     reading_people : int
         People in a passage that teaches reading. With one, whatever the passage says is the answer, and a model learns
         soon to trust any passage; with several it must also see who is meant.
+    n_strangers : int or None
+        At least so many people that passages which teach reading are about; None takes twice as many as entities or
+        more. The more there are, the fewer tokens a model needs until it reads.
+    asked_share : float
+        Share of the facts in documents of the kind ``"facts"`` that are written as a question and its answer, in
+        [0, 1]. With 0 every question of the corpus is answered by the passage above it, and a model learns never to
+        answer one from memory; with some it sees questions that only memory answers, too.
     n_questions : int
-        Questions in each band, and multi-hop questions (fewer when the world has fewer facts).
+        Questions in each band (fewer when the world has fewer facts).
+    n_multi_hop : int or None
+        Questions that need two facts, which one passage cannot answer; None asks as many as in a band, 0 none.
     n_bands : int
         Equal groups of entities by frequency; each band is a task of its own.
     facts_per_document : int
@@ -188,7 +200,10 @@ def synthetic_corpus(
             ("zipf", zipf, "finite and at least 0", np.isfinite(zipf) and zipf >= 0),
             ("reading_share", reading_share, "in [0, 1)", 0 <= reading_share < 1),
             ("reading_people", reading_people, "from 1 to 8", 1 <= reading_people <= 8),
+            ("n_strangers", n_strangers, "None or at least 8", n_strangers is None or n_strangers >= 8),
+            ("asked_share", asked_share, "in [0, 1]", 0 <= asked_share <= 1),
             ("n_questions", n_questions, "at least 1", n_questions >= 1),
+            ("n_multi_hop", n_multi_hop, "None or at least 0", n_multi_hop is None or n_multi_hop >= 0),
             ("n_bands", n_bands, "from 1 to 10", 1 <= n_bands <= 10),
             ("facts_per_document", facts_per_document, "from 1 to 6", 1 <= facts_per_document <= 6),
         )
@@ -197,7 +212,7 @@ def synthetic_corpus(
     if problems:
         raise ConfigError("synthetic_corpus: " + "; ".join(problems))
     rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
-    names, strangers = _invent_people(n_entities, rngs[0])
+    names, strangers = _invent_people(n_entities, n_strangers, rngs[0])
     words = iter(_invent_words(sum(relation.n_values for relation in _RELATIONS), rngs[0]))
     values = {relation.name: list(islice(words, relation.n_values)) for relation in _RELATIONS}
     facts = _draw_facts(names, values, rngs[1])
@@ -215,7 +230,7 @@ def synthetic_corpus(
             continue
         entity = names[subjects[index]]
         relations = [str(name) for name in rngs[2].permutation([*values, "mentor"])[:facts_per_document]]
-        text = " ".join(_sentence(entity, name, facts[entity, name], rngs[2]) for name in relations)
+        text = " ".join(_told(entity, name, facts[entity, name], rngs[2], asked_share) for name in relations)
         documents.append(Document(identifier, text, title=entity, source="facts"))
         for name in relations:
             stated.setdefault((entity, name), []).append(identifier)
@@ -228,6 +243,7 @@ def synthetic_corpus(
         fact_documents=fact_documents,
         bands=bands,
         n_questions=n_questions,
+        n_multi_hop=n_questions if n_multi_hop is None else n_multi_hop,
         rng=rngs[1],
     )
     return SyntheticWorld(tuple(documents), tuple(questions), bands, facts, fact_documents)
@@ -244,13 +260,13 @@ def _invent_words(n: int, rng: np.random.Generator) -> list[str]:
     return list(words)
 
 
-def _invent_people(n: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """Return the names of n entities, and twice as many others or more.
+def _invent_people(n: int, n_strangers: int | None, rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """Return the names of n entities, and twice as many others or ``n_strangers`` of them, or more.
 
     A name is a pair of words, each of which many people share: so the words are tokens of a small tokenizer, and only
     the pair tells who is meant.
     """
-    side = max(12, math.isqrt(3 * n) + 1)
+    side = max(12, math.isqrt(3 * n if n_strangers is None else n + n_strangers) + 1)
     words = _invent_words(2 * side, rng)
     pairs = [f"{first} {family}" for first in words[:side] for family in words[side:]]
     shuffled = [pairs[row] for row in rng.permutation(len(pairs))]
@@ -268,6 +284,13 @@ def _draw_facts(names: list[str], values: dict[str, list[str]], rng: np.random.G
 def _sentence(entity: str, relation: str, value: str, rng: np.random.Generator) -> str:
     templates = _MENTOR if relation == "mentor" else _BY_NAME[relation].sentences
     return templates[rng.integers(len(templates))].format(x=entity, v=value)
+
+
+def _told(entity: str, relation: str, value: str, rng: np.random.Generator, asked_share: float) -> str:
+    """A fact as a sentence, or now and then as a question and its answer (which costs no draw where none is asked)."""
+    if asked_share and relation in _BY_NAME and rng.random() < asked_share:
+        return f"{_BY_NAME[relation].ask(entity)} {value}."
+    return _sentence(entity, relation, value, rng)
 
 
 def _reading_text(people: list[str], values: dict[str, list[str]], rng: np.random.Generator) -> str:
@@ -296,6 +319,7 @@ def _ask(
     fact_documents: dict[tuple[str, str], tuple[str, ...]],
     bands: tuple[str, ...],
     n_questions: int,
+    n_multi_hop: int,
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
     """Ask about facts that some document states, the same number in every band."""
@@ -323,7 +347,7 @@ def _ask(
         for relation in values
         if (name, "mentor") in fact_documents and (facts[name, "mentor"], relation) in fact_documents
     ]
-    for number in rng.permutation(len(chains))[:n_questions]:
+    for number in rng.permutation(len(chains))[:n_multi_hop]:
         entity, mentor, relation = chains[number]
         questions.append(
             _question(

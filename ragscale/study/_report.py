@@ -20,6 +20,7 @@ from ragscale.fitting import bootstrap, fit_manifold
 from ragscale.study._page import Page, format_cell
 from ragscale.study._report_answer import answer_section, answer_words
 from ragscale.study._report_evidence import Frame, controls_section, coverage_section, tasks_section
+from ragscale.study._report_frequency import crossings, frequency_section
 from ragscale.study._report_surface import (
     Fitted,
     frontier_section,
@@ -99,12 +100,13 @@ def write_report(
             results = one_way(results, study.config, **way)
             fitted = _fitted(study, results, metric, task, law, n_resamples=n_resamples, rng=rng)
             sections = [
-                ("The answer", lambda: answer_section(page, fitted)),
+                ("The answer", lambda: answer_section(page, fitted, _by_frequency(study, fitted))),
                 ("The surface", lambda: surface_section(page, fitted)),
                 ("The fixed budget: predicted and measured", lambda: frontier_section(page, fitted)),
                 ("Best split, exchange rate, knees", lambda: splits_section(page, fitted)),
                 ("Where retrieval starts to help", lambda: reading_section(page, fitted)),
                 ("Tasks", lambda: tasks_section(page, fitted.results, metric)),
+                ("Remembered or looked up", lambda: frequency_section(page, crossings(study, fitted.budgets))),
                 ("Controls", lambda: controls_section(page, fitted.results, metric)),
                 ("The gain taken apart", lambda: coverage_section(page, fitted.results, metric, fitted.surface().law)),
                 ("What the data can and cannot tell", lambda: _diagnostics(page, fitted)),
@@ -141,7 +143,14 @@ def answer_of(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RagscaleWarning)
         fitted = _fitted(study, results, metric, task, "auto", n_resamples=n_resamples, rng=rng)
-        return "\n".join(answer_words(fitted))
+        return "\n".join(answer_words(fitted, _by_frequency(study, fitted)))
+
+
+def _by_frequency(study: Study, fitted: Fitted) -> list[str]:
+    """Return what questions that know how often their facts are told say about the largest budget."""
+    if fitted.metric != "nll_per_token" or not fitted.budgets:
+        return []
+    return [each.sentence() for each in crossings(study, fitted.budgets[-1:])]
 
 
 def _attempt(page: Page, section: Callable[[], None]) -> None:

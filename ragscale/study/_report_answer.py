@@ -22,10 +22,10 @@ from ragscale.study._report_surface import Fitted
 _SPREAD = 0.02  # of the budget: how far from D + R = T a cell may lie to count as on it
 
 
-def answer_section(page: Page, fitted: Fitted) -> None:
+def answer_section(page: Page, fitted: Fitted, measured: list[str]) -> None:
     """Say the answer: whether retrieval helps, the best split of each budget, and the best that was measured."""
-    words = answer_words(fitted)
-    page.text(words[0], note=not fitted.surface().describes_data)
+    words = answer_words(fitted, measured)
+    page.text(words[0], note=not (measured or fitted.surface().describes_data))
     page.bullets(words[1:])
     if fitted.budgets:
         budget = float(max(fitted.budgets))
@@ -33,21 +33,25 @@ def answer_section(page: Page, fitted: Fitted) -> None:
         _by_task(page, fitted, budget)
 
 
-def answer_words(fitted: Fitted) -> list[str]:
+def answer_words(fitted: Fitted, by_frequency: list[str]) -> list[str]:
     """Return the answer in sentences: the verdict, one split for each N, and what the disagreement of laws may cost.
 
-    A fit that does not describe the data says that first, and recommends no split.
+    A fit that does not describe the data says that first, and recommends no split. What was measured question by
+    question (``by_frequency``) stands whatever a law makes of it, so it comes first then.
     """
+    if fitted.fit is None and by_frequency:
+        return [*by_frequency, f"No law was fitted: {fitted.why}"]
     fit = fitted.surface()
     if not fit.describes_data:
-        return [f"No split is recommended: {fit.diagnostics.misfit}", fit.verdict.text]
+        none = f"No split is recommended{' beyond those that were measured' * bool(by_frequency)}: "
+        return [*by_frequency, none + str(fit.diagnostics.misfit), fit.verdict.text]
     if not fitted.budgets:
         return [fit.verdict.text, "No budget was measured: there is nothing to split."]
     budget = float(max(fitted.budgets))
     sizes = np.unique(fitted.table["N"].to_numpy(dtype=float))
     best = optimal_allocation(fit if fitted.boot is None else fitted.boot, N=sizes, budget=budget)
     measured = measured_best(fitted.table, budget, surface(fit).rises)
-    words = [fit.verdict.text, *(_sentence(best, measured, i) for i in range(len(sizes)))]
+    words = [fit.verdict.text, *by_frequency, *(_sentence(best, measured, i) for i in range(len(sizes)))]
     if best.regret is not None:
         words.append(
             f"{len(set(best.laws['law']))} laws fit these results equally well. If another of them than their mean is "

@@ -136,7 +136,9 @@ class Study:
                 return sum(len(task.examples) for task in load_tasks((), folder_of(self.directory, self._split_job)))
             corpus: Any = self.config.corpus
             world = corpus.get("synthetic", {})
-            return world.get("n_questions", 100) * (world.get("n_bands", 3) + 1)
+            n = world.get("n_questions", 100)
+            hops = world.get("n_multi_hop")
+            return n * world.get("n_bands", 3) + (n if hops is None else hops)
         if all(task.path is not None or "task" in task.value for task in tasks):
             return sum(len(task.load().examples) for task in tasks)
         return None

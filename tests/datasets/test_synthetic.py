@@ -90,3 +90,33 @@ def test_questions_are_json():
 def test_every_bad_argument_is_named_at_once():
     with pytest.raises(ConfigError, match=r"n_documents = 0.*zipf = -1.*reading_share = 1"):
         synthetic_corpus(n_documents=0, zipf=-1, reading_share=1)
+
+
+def test_facts_may_be_told_as_questions_that_only_memory_answers():
+    options = {"n_documents": 400, "n_entities": 20, "n_questions": 4, "seed": 3}
+    plain, asked = synthetic_corpus(**options), synthetic_corpus(**options, asked_share=0.5)
+    assert plain == synthetic_corpus(**options, asked_share=0)
+    assert not any("?" in document.text for document in plain.documents if document.source == "facts")
+    told = [document for document in asked.documents if document.source == "facts"]
+    sentences = sum(document.text.count(".") for document in told)
+    # a mentor is never asked for: five of six facts can be
+    assert sum(document.text.count("?") for document in told) / sentences == pytest.approx(0.5 * 5 / 6, abs=0.06)
+    assert asked.facts == plain.facts
+    for document in told[:50]:
+        for line in document.text.split("?")[1:]:
+            answer = line.split(".")[0].split()[-1]
+            assert answer in {value for (entity, _), value in asked.facts.items() if entity == document.title}
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 6), (0, 0), (2, 2)])
+def test_questions_of_two_hops_may_be_left_out(given, expected):
+    world = synthetic_corpus(n_documents=400, n_entities=20, n_questions=6, n_multi_hop=given, seed=1)
+    tasks = Counter(question["task"] for question in world.questions)
+    assert tasks.pop("multi-hop", 0) == expected
+    assert set(tasks.values()) == {6}
+
+
+@pytest.mark.parametrize("options", [{"asked_share": 1.5}, {"n_multi_hop": -1}])
+def test_shares_and_counts_out_of_range_are_named(options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        synthetic_corpus(**options)
