@@ -121,8 +121,9 @@ def losses_by_question(study: Study, budget: float) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     if table.empty:
         return table
-    sizes = study.shapes().set_index("model")["N"]
-    return table.assign(N=table["model"].map(sizes).astype(float), budget=budget)
+    shapes = study.shapes()
+    sizes = dict(zip(shapes["model"], shapes["N"], strict=True))
+    return table.assign(N=[float(sizes[name]) for name in table["model"]], budget=budget)
 
 
 def _samples(path: Path, told: dict[tuple[str, str], float], **columns: Any) -> list[dict[str, Any]]:
@@ -147,8 +148,9 @@ def crossings(study: Study, budgets: tuple[int, ...]) -> list[Crossing]:
     for budget in budgets:
         table = losses_by_question(study, float(budget))
         for size in sorted(table["N"].unique()) if len(table) else ():
-            mine = table[table["N"] == size]
-            if (mine["R"] == 0).any() and (mine["R"] > 0).any():
+            mine: Any = table[table["N"] == size]
+            stores = set(mine["R"])
+            if 0 in stores and len(stores) > 1:
                 found.append(crossing(mine))
     return found
 
