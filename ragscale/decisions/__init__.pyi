@@ -9,6 +9,7 @@ from ._estimate import Estimate as Estimate
 from ._exchange import exchange_rate as exchange_rate
 from ._knee import Knee as Knee
 from ._knee import knee_point as knee_point
+from ._memory_crossing import memory_crossing as memory_crossing
 from ._next_runs import NextRuns as NextRuns
 from ._next_runs import next_runs as next_runs
 from ._reading_threshold import Threshold as Threshold

@@ -154,7 +154,7 @@ def compare_fits(
     if bad:
         raise ConfigError(f"compare_fits: {', '.join(bad)} are no fits: give the results of rs.fit_manifold")
     boots = _bootstraps(found, n_resamples, confidence_level, rng)
-    rising = {name: _rises(boot) for name, boot in boots.items()}
+    rising = {name: boot.fit.link.rising for name, boot in boots.items()}
     if len(set(rising.values())) > 1:
         raise ConfigError(f"compare_fits: the metrics point in different directions ({rising}); compare one metric")
     rises = next(iter(rising.values()))
@@ -213,11 +213,6 @@ def _bootstraps(found: Mapping[str, Any], n: int, level: float, rng: Any) -> dic
             same = first.setdefault(models, int(seed))
             boots[name] = bootstrap(fit, n_resamples=n, confidence_level=level, rng=same)
     return boots
-
-
-def _rises(boot: Any) -> bool:
-    high, low = np.ravel(boot.fit.link.metric(np.array([1.0, 2.0])))
-    return bool(high > low)
 
 
 def _shared_range(boots: Mapping[str, Any]) -> np.ndarray:

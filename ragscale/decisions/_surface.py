@@ -81,8 +81,7 @@ class Surface:
     @property
     def rises(self) -> bool:
         """Whether a higher metric is better: what the link makes of a falling loss."""
-        high, low = np.ravel(self.metric(np.array([1.0, 2.0])))
-        return bool(high > low)
+        return self.link is not None and self.link.rising
 
     def pooled(self, decide: Callable[[Surface], dict[str, np.ndarray]]) -> Pooled:
         """Decide under the surface itself and under each law, and put the replicates of all laws together.

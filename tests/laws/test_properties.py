@@ -13,7 +13,7 @@ from ragscale.errors import ConfigError
 from ragscale.fitting import Chinchilla, ScalingLaw, catalogue, laws
 
 COLUMNS = {"U": 3e10, "loss": 0.9, "n_samples": 8.0, "k": 5.0, "n_shot": 2.0, "n_iterations": 2.0}
-COLUMNS |= {"i_doc": 0.2, "i_shot": 0.05}
+COLUMNS |= {"i_doc": 0.2, "i_shot": 0.05, "batch_tokens": 5e5}
 ALL = [*(law() for law in laws.LAWS), laws.BrokenPowerLaw(variable="C", n_breaks=2), laws.DirectCompute(chance=0.25)]
 ALL += [laws.DirectCompute(ceiling=True), laws.DirectDownstream(chance=0.25, ceiling=True)]
 ALL += [laws.InferenceScaling(informativeness=True), laws.DataConstrained(tie=True), laws.BrokenPowerLaw(variable="N")]
@@ -102,6 +102,7 @@ def in_counts(theta):
 
 
 FALLING = [laws.KaplanN(), laws.KaplanD(), laws.KaplanC(), laws.Kaplan(), laws.DataConstrained(), laws.Overtraining()]
+FALLING += [laws.StepsAndBatch(), laws.StepsBatchPowers()]
 RISING = [laws.DirectCompute(), laws.DirectDownstream(), laws.SingleStep(), laws.PassUntil(), laws.PassAtK()]
 
 

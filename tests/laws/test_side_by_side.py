@@ -11,7 +11,7 @@ from ragscale.fitting import Chinchilla, catalogue, compare_laws, cross_validate
 from ragscale.testing import check_scaling_law
 
 RANGES = {"loss": (0.4, 3.0), "n_samples": (1, 64), "k": (0, 100), "n_shot": (0, 16), "n_iterations": (1, 5)}
-RANGES |= {"i_doc": (0.0, 0.4), "i_shot": (0.0, 0.2)}
+RANGES |= {"i_doc": (0.0, 0.4), "i_shot": (0.0, 0.2), "batch_tokens": (1e4, 1e7)}
 VARIANTS = [law() for law in laws.LAWS]
 VARIANTS += [laws.DataConstrained(tie=True), laws.InferenceScaling(informativeness=True), laws.PassAtK(chance=0.1)]
 VARIANTS += [laws.BrokenPowerLaw(variable="C"), laws.BrokenPowerLaw(n_breaks=0)]

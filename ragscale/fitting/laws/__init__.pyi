@@ -1,4 +1,5 @@
 from ._bnsl import BrokenPowerLaw as BrokenPowerLaw
+from ._bounded_data import BoundedData as BoundedData
 from ._catalogue import LAWS as LAWS
 from ._chinchilla import CHINCHILLA_PUBLISHED as CHINCHILLA_PUBLISHED
 from ._chinchilla import ComputeOptimal as ComputeOptimal
@@ -31,6 +32,8 @@ from ._kaplan import KaplanD as KaplanD
 from ._kaplan import KaplanN as KaplanN
 from ._kaplan import kaplan_parameters as kaplan_parameters
 from ._kaplan import kaplan_published as kaplan_published
+from ._memory import MemoryByFrequency as MemoryByFrequency
+from ._memory import bits_per_parameter as bits_per_parameter
 from ._overtraining import LossToError as LossToError
 from ._overtraining import Overtraining as Overtraining
 from ._overtraining import best_ratio as best_ratio
@@ -39,6 +42,12 @@ from ._pass_until import SuccessRate as SuccessRate
 from ._pass_until import success_rate as success_rate
 from ._published import Published as Published
 from ._shannon import Shannon as Shannon
+from ._steps_batch import StepsAndBatch as StepsAndBatch
+from ._steps_batch import StepsBatchPowers as StepsBatchPowers
+from ._steps_batch import best_batch as best_batch
+from ._steps_batch import critical_batch as critical_batch
+from ._steps_batch import steps_parameters as steps_parameters
+from ._steps_batch import steps_published as steps_published
 from ._two_stage import LossToAccuracy as LossToAccuracy
 from ._two_stage import SingleStep as SingleStep
 from ._two_stage import TwoStageFit as TwoStageFit

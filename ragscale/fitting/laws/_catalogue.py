@@ -11,6 +11,7 @@ from ragscale.errors import ConfigError
 from ragscale.fitting.laws._additive import Hill, Log1p, LogRatio, Power, Rpower
 from ragscale.fitting.laws._base import Chinchilla
 from ragscale.fitting.laws._bnsl import BrokenPowerLaw
+from ragscale.fitting.laws._bounded_data import BoundedData
 from ragscale.fitting.laws._coverage import Coverage
 from ragscale.fitting.laws._data_constrained import DataConstrained
 from ragscale.fitting.laws._downstream import DirectCompute, DirectDownstream, PassAtK
@@ -19,11 +20,13 @@ from ragscale.fitting.laws._farseer import Farseer
 from ragscale.fitting.laws._inference import InferenceScaling
 from ragscale.fitting.laws._kaplan import Kaplan, KaplanC, KaplanD, KaplanN
 from ragscale.fitting.laws._law import ScalingLaw
+from ragscale.fitting.laws._memory import MemoryByFrequency
 from ragscale.fitting.laws._overtraining import LossToError, Overtraining
 from ragscale.fitting.laws._pass_until import PassUntil
 from ragscale.fitting.laws._reading import Reading
 from ragscale.fitting.laws._shannon import Shannon
 from ragscale.fitting.laws._shaped import Interaction, Multiplicative
+from ragscale.fitting.laws._steps_batch import StepsAndBatch, StepsBatchPowers
 from ragscale.fitting.laws._two_stage import LossToAccuracy, SingleStep
 
 BUILT_IN: tuple[type[ScalingLaw], ...] = (
@@ -45,6 +48,9 @@ LAWS: tuple[type[ScalingLaw], ...] = (
     KaplanC,
     Kaplan,
     DataConstrained,
+    BoundedData,
+    StepsAndBatch,
+    StepsBatchPowers,
     Overtraining,
     LossToError,
     DirectCompute,
@@ -63,7 +69,7 @@ LAWS: tuple[type[ScalingLaw], ...] = (
 
 def law_classes() -> dict[str, type[ScalingLaw]]:
     """Return the laws by name: the retrieval manifold's own, and those of the literature."""
-    return {law.name: law for law in (*BUILT_IN, Coverage, Reading, *LAWS)}
+    return {law.name: law for law in (*BUILT_IN, Coverage, Reading, MemoryByFrequency, *LAWS)}
 
 
 def make_law(law: str | ScalingLaw, options: Mapping[str, Any] | None = None) -> ScalingLaw:

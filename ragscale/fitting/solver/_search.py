@@ -12,6 +12,7 @@ from ragscale.fitting.solver._starts import scattered_starts, starts
 
 _MANY = 10_000  # rows from which the search goes by a sample
 _SAMPLE = 2_000
+_SURVIVORS = 8  # starts that Newton's method polishes where a law has no coefficients
 _NEARLY = 1.3  # minima on the sample that may be the best of all rows
 
 
@@ -62,7 +63,7 @@ def _thorough(problem: Problem, near: Solution | None) -> Solution:
     c, u = starts(problem, weight)
     if near is not None:
         c, u = np.concatenate([near.c, c]), np.concatenate([near.u, u])
-    solution = distinct(refine(problem, c, u, np.broadcast_to(weight, (len(u), len(weight)))))
+    solution = distinct(refine(problem, c, u, np.broadcast_to(weight, (len(u), len(weight))), survivors=_SURVIVORS))
     if len(solution.value) and _is_rugged(solution):
         solution = distinct(join(solution, _search_wider(problem, weight)))
     return solution
@@ -75,4 +76,4 @@ def _is_rugged(solution: Solution) -> bool:
 
 def _search_wider(problem: Problem, weight: np.ndarray) -> Solution:
     c, u = scattered_starts(problem, weight)
-    return refine(problem, c, u, np.broadcast_to(weight, (len(u), len(weight))))
+    return refine(problem, c, u, np.broadcast_to(weight, (len(u), len(weight))), survivors=_SURVIVORS)
