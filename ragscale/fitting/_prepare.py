@@ -154,8 +154,8 @@ def _check_no_store(frame: pd.DataFrame, explained: Collection[str]) -> None:
         name = next(iter(differing))
         raise ResultsError(
             f"there is no column R, and rows of the same N and D differ in {', '.join(map(repr, differing))} "
-            f"({', '.join(differing[name])}). If {name!r} is the tokens of the store, say R={name!r}; otherwise: "
-            f"{advice(differing)}"
+            f"({', '.join(map(str, differing[name]))}). If {name!r} is the tokens of the store, say R={name!r}; "
+            f"otherwise: {advice(differing)}"
         )
 
 
@@ -185,9 +185,9 @@ def _one_surface(table: pd.DataFrame, explained: Collection[str]) -> pd.DataFram
     ]
     if problems:
         first = next(c for c in (*_ONE_SURFACE, *_ONE_STORE) if any(repr(c) in p for p in problems))
-        choice = {c: str(_kinds(table, c)[0]) for c in ("metric", "task") if len(_kinds(table, c)) > 1}
+        choice: dict[str, Any] = {c: _kinds(table, c)[0] for c in ("metric", "task") if len(_kinds(table, c)) > 1}
         if not choice:
-            choice = {first: str(_kinds(stores if first in _ONE_STORE else table, first)[0])}
+            choice = {first: _kinds(stores if first in _ONE_STORE else table, first)[0]}
         said = ", ".join(f"{name}={value!r}" for name, value in choice.items())
         raise ResultsError(
             "; ".join(problems) + f". Choose rows first, e.g. fit_manifold(rs.results.select(results, {said}))"

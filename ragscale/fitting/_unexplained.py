@@ -32,7 +32,7 @@ _BESIDE = (
 """What is measured or counted along with a value, or follows from its cell, and tells no rows apart."""
 
 
-def unexplained(table: pd.DataFrame, explained: Collection[str] = ()) -> dict[str, list[str]]:
+def unexplained(table: pd.DataFrame, explained: Collection[str] = ()) -> dict[str, list[Any]]:
     """Return the columns in which rows of one cell differ, each with the values of the first such cell.
 
     Parameters
@@ -56,17 +56,18 @@ def unexplained(table: pd.DataFrame, explained: Collection[str] = ()) -> dict[st
         codes = pd.factorize(hashable(column))[0]
         differs = codes != codes[first[cell]]
         if differs.any():
-            mine = cell == cell[int(np.argmax(differs))]
-            found[str(name)] = [str(value) for value in column[mine].drop_duplicates().tolist()[:4]]
+            mine = column[cell == cell[int(np.argmax(differs))]]
+            found[str(name)] = mine[~hashable(mine).duplicated()].tolist()[:4]
     return found
 
 
-def advice(found: dict[str, list[str]]) -> str:
+def advice(found: dict[str, list[Any]]) -> str:
     """Say which columns are not explained, and what to do about them."""
-    listed = "; ".join(f"{name!r} ({', '.join(values)})" for name, values in found.items())
+    listed = "; ".join(f"{name!r} ({', '.join(map(str, values))})" for name, values in found.items())
     name, values = next(iter(found.items()))
+    choice = f"{name}={values[0]!r}" if name.isidentifier() else f"**{{{name!r}: {values[0]!r}}}"
     return (
         f"rows of one cell (N, D, R, task, metric, condition, k, retriever, seed, run) differ in {listed}: choose one, "
-        f"rs.results.select(results, {name if name.isidentifier() else '...'}={values[0]!r}); or name the columns that "
-        f"tell experiments apart, by={name!r}; or drop them"
+        f"rs.results.select(results, {choice}); or name the columns that tell experiments apart, by={name!r}; or drop "
+        "them"
     )

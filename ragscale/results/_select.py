@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 
 from ragscale.errors import ResultsError
+from ragscale.results._door import as_frame
 from ragscale.results._table import validate
 
 _CLOSED, _RETRIEVED = "closed-book", "retrieved"
 _OF_STORE = ("retriever", "k", "store_source")
+_ANY = 1_000_000_007.0
 
 
 def select(
@@ -42,7 +44,7 @@ def select(
     Returns
     -------
     DataFrame
-        Canonical, see `validate`, with a fresh index.
+        Canonical, see `validate`, with a fresh index; without N and D where a table of one model's stores has none.
 
     Raises
     ------
@@ -57,7 +59,10 @@ def select(
     >>> results.select(table, metric="acc")["value"].tolist()
     [0.4, 0.5]
     """
-    table = validate(results)
+    frame = as_frame(results)
+    of_one_model = "R" in frame and frame["R"].nunique() > 1
+    absent = [name for name in ("N", "D") if of_one_model and name not in frame]  # a sweep of stores need not give them
+    table = validate(frame.assign(**dict.fromkeys(absent, _ANY)))
     if conditions is not None and isinstance(conditions, str):
         conditions = (conditions,)
     wanted: dict[str, Any] = {"metric": metric, "task": task, **where}
@@ -87,7 +92,7 @@ def select(
         raise ResultsError(f"select: the table has {len(metrics)} metrics ({_some(metrics)}): choose one, metric=...")
     if task is None and "task" in rows and rows["task"].nunique() > 1:
         rows = _mean_over_tasks(rows)
-    return rows
+    return rows.drop(columns=absent)
 
 
 def _without_store(table: pd.DataFrame, name: str) -> np.ndarray:

@@ -87,6 +87,13 @@ def test_a_loaded_table_is_the_callers_own():
     assert datasets.load("knnlm_table3").attrs["licence"] == "published figures"
 
 
+def test_stores_of_a_source_that_gives_shards_are_shares_of_a_published_count():
+    table = datasets.load("massiveds_mmlu")
+    c4 = datasets.load("retro_table4").query("store == 'C4'")["R"].iloc[0]
+    np.testing.assert_array_equal(table["R"], table["shards_of_32"] * (c4 // 32))
+    np.testing.assert_allclose(table["R"], table["R_fraction"] * c4, rtol=1e-15)
+
+
 def test_an_unknown_name_suggests_a_close_one():
     with pytest.raises(ConfigError, match="did you mean 'gemstones'"):
         datasets.load("gemstone")

@@ -10,7 +10,7 @@ import pytest
 
 import ragscale as rs
 from ragscale.datasets import load, simulate
-from ragscale.errors import FitError
+from ragscale.errors import FitError, ResultsError
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,20 @@ def test_the_retro_table_as_bundled_answers_nothing_about_training(part: str) ->
         with pytest.raises(FitError, match="the table does not give it"):
             ask()
         assert name
+
+
+@pytest.mark.parametrize("shots", [0, 1, 5])
+def test_the_massiveds_table_as_bundled_says_what_its_one_model_gains(shots: int) -> None:
+    table = load("massiveds_mmlu")
+    with pytest.raises(ResultsError, match="'n_shot' \\(0, 1, 5\\): choose one"):
+        rs.fit_manifold(table)
+    fit = rs.fit_manifold(table[table["n_shot"] == shots])
+    assert "Retrieval helps in the one model that was trained: all 6 stores" in str(fit.verdict)
+    assert "Whether others would gain as much is not known" in fit.summary()
+    assert set(fit.unseen) >= {"N", "D"}
+    for name in ("allocation", "compute", "exchange", "knee"):
+        with pytest.raises(FitError, match="the table does not give it"):
+            _ask(fit)[name]()
 
 
 def test_one_size_decides_at_that_size_only(table: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 import ragscale as rs
-from ragscale.datasets import simulate
+from ragscale.datasets import load, simulate
 from ragscale.errors import ConfigError, FitError, ResultsError, ResultsWarning
 from ragscale.fitting import Bounded, retrieval_effect
 from ragscale.fitting._experiments import clusters
@@ -249,3 +250,37 @@ def test_by_of_a_fit_must_be_columns() -> None:
 
 
 _FIT = rs.fit_manifold(TABLE, "log1p")
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("lr", [0.5, 0.25]),
+        ("n_shot", [0, 5]),
+        ("n_shot", ["0", "5"]),
+        ("k", [3, 1]),
+        ("retriever", ["bm25", "dense"]),
+        ("split", ["dev", "test"]),
+        ("metric", ["loss", "nll"]),
+        ("my filter", ["a", "b"]),
+        ("chat", [True, False]),
+    ],
+)
+def test_what_a_message_says_to_choose_can_be_chosen(column: str, values: list[Any]) -> None:
+    table = simulate("log1p", noise=0.01, rng=0).iloc[:70]
+    both = pd.concat([table.assign(**{column: v}, value=table["value"] * (1 + i / 100)) for i, v in enumerate(values)])
+    with pytest.raises(ResultsError) as refused:
+        rs.fit_manifold(both, "rpower")
+    said = re.search(r"rs\.results\.select\(results, ([^()]*)\)", str(refused.value))
+    assert said is not None
+    chosen = eval(f"rs.results.select(results, {said[1]})", {"rs": rs, "results": both})
+    assert 60 <= len(rs.fit_manifold(chosen, "rpower", delta=0.1).data) <= 70
+
+
+def test_a_sweep_of_stores_is_chosen_from_without_n_and_d() -> None:
+    table = load("retro_table4")
+    rows = rs.results.select(table, metric="perplexity", split="valid", model="retro_wikitext103")
+    assert not {"N", "D"} & set(rows.columns)
+    assert rows["value"].tolist() == table.query("split == 'valid' and model == 'retro_wikitext103'")["value"].tolist()
+    with pytest.raises(ResultsError, match="column 'N' is missing"):
+        rs.results.select(table.drop(columns="R"), split="valid")

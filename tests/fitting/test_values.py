@@ -289,3 +289,12 @@ def test_with_too_few_models_for_the_criterion_all_fitted_laws_are_tied() -> Non
     assert set(compared.tied) == set(compared.fits)
     assert set(compared.weights.values()) == {1 / len(compared.fits)}
     assert "cannot be told apart" in compared.summary().splitlines()[0]
+
+
+@pytest.mark.parametrize("name", ["optimal_allocation", "knee_point", "reading_threshold", "Allocation", "Estimate"])
+def test_a_decision_looked_for_among_fits_says_where_it_is(name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"it is ragscale\.decisions\.{name} now"):
+        getattr(rs.fitting, name)
+    assert hasattr(rs.decisions, name)
+    assert not hasattr(rs.fitting, name)
+    assert name not in dir(rs.fitting)
