@@ -11,5 +11,5 @@ from ._plan import Plan as Plan
 from ._plan import Segment as Segment
 from ._plan import make_plan as make_plan
 from ._spectra import check_transfer as check_transfer
-from ._train import evaluate_loss as evaluate_loss
 from ._train import train as train
+from ._validation import evaluate_loss as evaluate_loss

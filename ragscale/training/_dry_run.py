@@ -132,7 +132,7 @@ def dry_run(
 def _rows(
     model: ModelConfig, config: TrainConfig, tokens: Any, *, device: Device, n_devices: int, mfu: float, ratios: bool
 ) -> list[dict[str, Any]]:
-    from ragscale.training._train import disk_bytes
+    from ragscale.training._run_folder import disk_bytes
 
     if ratios:
         tokens = [round(ratio * model.n_params) for ratio in _ratios(tokens)]
