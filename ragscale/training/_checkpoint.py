@@ -15,7 +15,7 @@ from typing import Any
 
 from ragscale import _files
 from ragscale._extras import from_pretrained, require, without_progress_bars
-from ragscale._files import damaged, file_digest, read_json, write_json
+from ragscale._files import check_fields, damaged, file_digest, read_json, write_json
 from ragscale.errors import CheckpointError, RagscaleWarning
 from ragscale.training._config import TrainConfig
 from ragscale.training._model import ModelConfig
@@ -152,6 +152,7 @@ _CARD_FIELDS = {
 }
 _CARD_KINDS = {"model": dict, "config": dict, "files": dict, **_CARD_FIELDS}
 _STATE_KINDS = {"step": int, "keep": bool, "values": dict, "files": dict}
+_VALUES_KINDS = {"skipped_steps": int, "train_loss": (float, type(None))}
 
 
 def write_checkpoint(
@@ -211,7 +212,22 @@ def write_state(
 def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the tensors and values of a state that `find_state` found."""
     tensors = require("safetensors.torch", "train").load_file(path / "state.safetensors")
-    return tensors, read_json(path / "state.json", schema=_STATE, version=1, fields=_STATE_KINDS)["values"]
+    return tensors, _state_card(path)["values"]
+
+
+def _state_card(path: Path) -> dict[str, Any]:
+    """Read a state's card, whose every entry a run goes on from is what `write_state` was given."""
+    card = read_json(path / "state.json", schema=_STATE, version=1, fields=_STATE_KINDS)
+    name = str(path / "state.json")
+    check_fields(card["values"], _VALUES_KINDS, name=name)
+    check_fields(card["files"], {"state.safetensors": str}, name=name)
+    rows = card["values"].get("unlogged", [])
+    if not isinstance(rows, list) or any(
+        not isinstance(row, list) or len(row) != 3 or not all(type(value) in (int, float) for value in row)
+        for row in rows
+    ):
+        raise CheckpointError(f"{name} is damaged: 'unlogged' holds no rows of three numbers")
+    return card
 
 
 def find_state(folder: Path, *, after: int, at_most: int) -> tuple[int, Path] | None:
@@ -238,7 +254,7 @@ def list_states(folder: Path) -> list[tuple[int, Path]]:
 
 def _is_kept(path: Path) -> bool:
     try:
-        return bool(read_json(path / "state.json", schema=_STATE, version=1, fields=_STATE_KINDS)["keep"])
+        return bool(_state_card(path)["keep"])
     except (OSError, CheckpointError):
         return False
 
@@ -303,7 +319,7 @@ def _damage(folder: Path, files: dict[str, str]) -> str | None:
 
 def _state_damage(path: Path) -> str | None:
     try:
-        card = read_json(path / "state.json", schema=_STATE, version=1, fields=_STATE_KINDS)
+        card = _state_card(path)
     except (OSError, CheckpointError, json.JSONDecodeError) as error:
         return str(error)
     return _damage(path, card["files"])

@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 import ragscale as rs
+from ragscale._files import read_json, write_json
 from ragscale.errors import CheckpointError, ConfigError, OutOfMemory, RagscaleWarning
 from ragscale.training import Checkpoint, ModelConfig, TrainConfig, evaluate_loss, read_metrics
+from ragscale.training._checkpoint import find_state, read_state, write_state
 
 Digest = Callable[[Path], str]
 TOKENS = [3_000, 5_000]
@@ -270,6 +272,35 @@ def test_the_last_good_state_is_found_again(
         resumed = rs.train(model, stream, saving, tokens=TOKENS, out=tmp_path, on_log=rows.append, device="cpu")
     assert rows[0]["step"] == 25
     assert weights_digest(resumed[1].path) == weights_digest(reference[1].path)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("values", {}),
+        ("values", {"skipped_steps": "0", "train_loss": 1.0}),
+        ("values", {"skipped_steps": 0, "train_loss": [1.0]}),
+        ("values", {"skipped_steps": 0, "train_loss": 1, "unlogged": {}}),
+        ("values", {"skipped_steps": 0, "train_loss": None, "unlogged": [[1.0, 2.0]]}),
+        ("values", {"skipped_steps": 0, "train_loss": None, "unlogged": [[1.0, 2.0, "0"]]}),
+        ("files", {}),
+        ("files", {"state.safetensors": 3}),
+    ],
+)
+def test_a_state_that_lacks_what_a_run_goes_on_from_is_damaged(
+    tmp_path: Path, part: str, change: dict[str, Any]
+) -> None:
+    values = {"skipped_steps": 1, "train_loss": 2.5, "unlogged": [[1.0, 0.5, 0.0]]}
+    for step in (4, 8):
+        write_state(tmp_path, step, {"a": torch.zeros(2)}, values)
+    assert find_state(tmp_path, after=0, at_most=9) == (8, tmp_path / "state-000000008")
+    assert read_state(tmp_path / "state-000000008")[1] == values
+    path = tmp_path / "state-000000008" / "state.json"
+    card = read_json(path, schema="ragscale.training-state", version=1)
+    # written by somebody whose digest is right
+    write_json(path, {**card, part: change}, schema="ragscale.training-state", version=1)
+    with pytest.warns(RagscaleWarning, match=r"state-000000008 is damaged"):
+        assert find_state(tmp_path, after=0, at_most=9) == (4, tmp_path / "state-000000004")
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "wsd-s"])
