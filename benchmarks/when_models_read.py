@@ -30,11 +30,12 @@ sys.path.insert(0, str(HERE.parent))
 READS = 0.15
 TOKENS = (100_000, 150_000, 225_000, 330_000, 500_000, 700_000, 1_000_000, 1_500_000)
 N_QUESTIONS = 150
+STRANGERS = 825  # people that the reading texts of a world of 400 tell about when none are asked for
 
 
 def plan(seeds: int) -> list[dict[str, Any]]:
     """Return the runs, the most informative first."""
-    base = {"rows": 96, "width": 64, "batch": 768, "rate": 0.006, "reading_share": 0.5, "tied": True}
+    base = {"rows": 96, "width": 64, "batch": 768, "rate": 0.006, "reading_share": 0.5, "strangers": None, "tied": True}
     runs = [{**base, "batch": b, "seed": s} for s in range(seeds) for b in (768, 1536, 3072, 6144)]
     for seed, batch in itertools.product(range(seeds // 2), (1536, 6144)):
         runs.append({**base, "rows": 192, "batch": batch, "seed": seed})
@@ -42,22 +43,47 @@ def plan(seeds: int) -> list[dict[str, Any]]:
     runs += [{**base, "batch": 1536, "rate": 0.012, "seed": s} for s in range(seeds)]  # the demo's rule
     runs += [{**base, "batch": 1536, "reading_share": 0.12, "seed": s} for s in range(seeds // 2)]
     runs += [{**base, "batch": 1536, "tied": False, "seed": s} for s in range(seeds // 2)]
+    runs += [{**base, "strangers": n, "seed": s} for s in range(seeds // 2) for n in (100, 4_000)]
     return runs
 
 
-def make_world(folder: Path, reading_share: float, n_documents: int) -> None:
-    """Write token ids of the corpus and of the questions with a right and with a wrong passage."""
+def kind_of(run: dict[str, Any]) -> tuple[float, int | None]:
+    """Return what decides the world of a run: the share that teaches reading, and of how many strangers it tells."""
+    return run["reading_share"], run.get("strangers")
+
+
+def world_in(root: Path | str, run: dict[str, Any]) -> Path:
+    share, strangers = kind_of(run)
+    return Path(root) / f"world-{share:g}-{strangers}"
+
+
+def make_world(folder: Path, kind: tuple[float, int | None], n_documents: int, n_tokens: int) -> None:
+    """Write token ids of the corpus and of the questions with a right and with a wrong passage.
+
+    Documents that tell facts are shorter than those that teach reading, so a world with few of the latter needs more
+    documents for ``n_tokens`` than ``n_documents``: it is written again, longer.
+    """
     import ragscale as rs
 
-    world = rs.datasets.synthetic_corpus(
-        n_documents=n_documents, n_questions=60, reading_share=reading_share, facts_per_document=3, seed=0
-    )
-    texts = [document.text for document in world.documents]
-    tokenizer = rs.splitting.train_tokenizer(texts[:20_000], 1024)
-    end = tokenizer.eos_token_id
-    order = np.random.default_rng(0).permutation(len(texts))
-    encoded = tokenizer([texts[i] for i in order])["input_ids"]
-    ids = np.concatenate([np.asarray([*row, end], np.uint16) for row in encoded])
+    reading_share, n_strangers = kind
+    while True:
+        world = rs.datasets.synthetic_corpus(
+            n_documents=n_documents,
+            n_questions=60,
+            reading_share=reading_share,
+            n_strangers=n_strangers,
+            facts_per_document=3,
+            seed=0,
+        )
+        texts = [document.text for document in world.documents]
+        tokenizer = rs.splitting.train_tokenizer(texts[:20_000], 1024)
+        end = tokenizer.eos_token_id
+        order = np.random.default_rng(0).permutation(len(texts))
+        encoded = tokenizer([texts[i] for i in order])["input_ids"]
+        ids = np.concatenate([np.asarray([*row, end], np.uint16) for row in encoded])
+        if len(ids) >= n_tokens:
+            break
+        n_documents = int(1.05 * n_documents * n_tokens / len(ids)) + 1
     asked = [q for q in world.questions if len(q["gold_passages"]) == 1][:N_QUESTIONS]
     written = {document.id: document.text for document in world.documents}
     passages = [written[q["gold_passages"][0]] for q in asked]
@@ -140,21 +166,24 @@ def table(runs: list[dict[str, Any]]) -> str:
 
     frame = pd.DataFrame(runs)
     frame["threshold"] = frame["threshold"].astype(float).fillna(np.inf)
-    keys = ["width", "rows", "batch", "rate", "reading_share", "tied"]
-    lines = [
-        "| width | rows of | batch | rate at 768 | tied | runs that read | D at which they begin, median (range) |"
-    ]
-    lines.append("|--:|--:|--:|--:|---|--:|---|")
+    frame["strangers"] = [run.get("strangers") or STRANGERS for run in runs]
+    keys = ["width", "rows", "batch", "rate", "reading_share", "strangers", "tied"]
+    names = "width | rows of | batch | rate at 768 | reading share | strangers | tied"
+    lines = [f"| {names} | runs that read | D at which they begin, median (range) |"]
+    lines.append("|--:|--:|--:|--:|--:|--:|---|--:|---|")
     for key, part in frame.groupby(keys):
-        width, rows, batch, rate, _, tied = key
+        width, rows, batch, rate, share, strangers, tied = key
         each = np.sort(part["threshold"].to_numpy())
+        most = max(part["D"].iloc[0])
         middle = float(np.mean(each[[(len(each) - 1) // 2, len(each) // 2]]))
-        words = [f"{x / 1e6:.2f}M" if np.isfinite(x) else "beyond 1.5M" for x in (middle, each[0], each[-1])]
+        words = [
+            f"{x / 1e6:.2f}M" if np.isfinite(x) else f"beyond {most / 1e6:g}M" for x in (middle, each[0], each[-1])
+        ]
         read = f"{int(np.isfinite(each).sum())} of {len(each)}"
         label = "yes" if tied else "no"
-        lines.append(
-            f"| {width} | {rows} | {batch:,} | {rate:g} | {label} | {read} | {words[0]} ({words[1]} to {words[2]}) |"
-        )
+        world = f"{share:g} | {strangers:,} | {label}"
+        begins = f"{words[0]} ({words[1]} to {words[2]})"
+        lines.append(f"| {width} | {rows} | {batch:,} | {rate:g} | {world} | {read} | {begins} |")
     return "\n".join(lines)
 
 
@@ -168,7 +197,7 @@ def slope(runs: list[dict[str, Any]], width: int, n_resamples: int = 500) -> tup
 
     rate = 0.006 if width == 64 else 0.004
     names, wanted = ("width", "rows", "rate", "reading_share", "tied"), (width, 96, rate, 0.5, True)
-    some = [run for run in runs if tuple(run[name] for name in names) == wanted]
+    some = [r for r in runs if tuple(r[name] for name in names) == wanted and not r.get("strangers")]
     x = np.log([r["batch"] / 1536 for r in some])
     y = np.array([np.log(r["threshold"]) if r["threshold"] else np.nan for r in some])
     censored, most = np.isnan(y), np.log(max(some[0]["D"]))
@@ -194,10 +223,13 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
+    standard = [run for run in runs if not run.get("strangers")]
     panels = [(64, 768), (64, 1536), (64, 3072), (64, 6144), (128, 1536), (128, 6144)]
     figure, axes = plt.subplots(2, 3, figsize=(10, 5.6), sharex=True, sharey=True, layout="constrained")
     for ax, (width, batch) in zip(axes.flat, panels, strict=True):
-        some = [r for r in runs if (r["width"], r["batch"], r["rows"], r["reading_share"]) == (width, batch, 96, 0.5)]
+        some = [
+            r for r in standard if (r["width"], r["batch"], r["rows"], r["reading_share"]) == (width, batch, 96, 0.5)
+        ]
         for run in [r for r in some if r["tied"] and r["rate"] == (0.006 if width == 64 else 0.004)]:
             ax.plot(run["D"], run["gain"], marker="o", markersize=3, linewidth=1.1)
         ax.axhline(READS, color="0.5", linewidth=0.8, linestyle="--")
@@ -215,6 +247,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--only", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="of the runs")
+    parser.add_argument("--most", type=int, default=max(TOKENS), help="largest D")
+    parser.add_argument("--keep", action="store_true", help="add to the runs of --out instead of replacing them")
     parser.add_argument("--workers", type=int, default=min(12, os.cpu_count() or 1))
     parser.add_argument(
         "--budget", type=float, default=300, help="seconds; runs that are not done by then are left out"
@@ -231,21 +266,21 @@ def main() -> None:
         draw(runs, HERE.parent / "docs" / "_static" / "studies" / "when-models-read.png")
         return
     started = time.monotonic()
-    runs = plan(options.seeds)
-    tokens, documents = TOKENS, 40_000
+    runs = [run for run in plan(options.seeds) if all(str(run[name]) == value for name, value in options.only)]
+    tokens, documents = tuple(d for d in TOKENS if d <= options.most), 40_000
     if options.tiny:
         runs, tokens, documents = [runs[0], runs[2]], (20_000, 40_000), 3_000
-    rows: list[dict[str, Any]] = []
+    rows = kept_rows(options.out) if options.keep else []
     with tempfile.TemporaryDirectory() as root:
-        for share in sorted({run["reading_share"] for run in runs}):
-            make_world(Path(root) / f"world-{share:g}", share, documents)
+        for run in {kind_of(run): run for run in runs}.values():
+            make_world(world_in(root, run), kind_of(run), documents, max(tokens) + 1)
         print(f"worlds after {time.monotonic() - started:.0f} s", flush=True)
         pool = ProcessPoolExecutor(options.workers if not options.tiny else 1, mp_context=get_context("spawn"))
         jobs = [
             pool.submit(
                 one_run,
                 run,
-                str(Path(root) / f"world-{run['reading_share']:g}"),
+                str(world_in(root, run)),
                 str(Path(root) / f"run-{i}"),
                 options.device,
                 tokens,
@@ -261,7 +296,9 @@ def main() -> None:
                     continue
                 rows.append({**row, "threshold": threshold(row)})
                 write(options, rows, len(runs))
-                shown = {k: row[k] for k in ("rows", "width", "batch", "rate", "reading_share", "tied", "seed")}
+                shown = {
+                    k: row[k] for k in ("rows", "width", "batch", "rate", "reading_share", "strangers", "tied", "seed")
+                }
                 print(
                     f"{rows[-1]['threshold']:.3g} {shown} {np.round(row['gain'], 2)} {row['seconds']:.0f} s", flush=True
                 )
@@ -273,6 +310,12 @@ def main() -> None:
             process.terminate()
     write(options, rows, len(runs))
     print(f"{len(rows)} of {len(runs)} runs in {time.monotonic() - started:.0f} s")
+
+
+def kept_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the runs of a results file."""
+    rows = json.loads(path.read_text())["runs"]
+    return [{**row, "threshold": float("inf") if row["threshold"] is None else row["threshold"]} for row in rows]
 
 
 def write(options: argparse.Namespace, rows: list[dict[str, Any]], planned: int) -> None:

@@ -100,13 +100,13 @@ def write_report(
             results = one_way(results, study.config, **way)
             fitted = _fitted(study, results, metric, task, law, n_resamples=n_resamples, rng=rng)
             sections = [
-                ("The answer", lambda: answer_section(page, fitted, _by_frequency(study, fitted))),
+                ("The answer", lambda: answer_section(page, fitted, _by_frequency(study, fitted, task, way))),
                 ("The surface", lambda: surface_section(page, fitted)),
                 ("The fixed budget: predicted and measured", lambda: frontier_section(page, fitted)),
                 ("Best split, exchange rate, knees", lambda: splits_section(page, fitted)),
                 ("Where retrieval starts to help", lambda: reading_section(page, fitted)),
                 ("Tasks", lambda: tasks_section(page, fitted.results, metric)),
-                ("Remembered or looked up", lambda: frequency_section(page, crossings(study, fitted.budgets))),
+                ("Remembered or looked up", lambda: frequency_section(page, crossings(study, fitted.budgets, **way))),
                 ("Controls", lambda: controls_section(page, fitted.results, metric)),
                 ("The gain taken apart", lambda: coverage_section(page, fitted.results, metric, fitted.surface().law)),
                 ("What the data can and cannot tell", lambda: _diagnostics(page, fitted)),
@@ -139,18 +139,23 @@ def answer_of(
     """Return the answer of the report in sentences, from the same fit."""
     results: Frame = study.results()
     _check_names(results, metric, task)
-    results = one_way(results, study.config, store_source=store_source, k=k)
+    way = chosen_way(study.config, store_source=store_source, k=k)
+    results = one_way(results, study.config, **way)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RagscaleWarning)
         fitted = _fitted(study, results, metric, task, "auto", n_resamples=n_resamples, rng=rng)
-        return "\n".join(answer_words(fitted, _by_frequency(study, fitted)))
+        return "\n".join(answer_words(fitted, _by_frequency(study, fitted, task, way)))
 
 
-def _by_frequency(study: Study, fitted: Fitted) -> list[str]:
-    """Return what questions that know how often their facts are told say about the largest budget."""
-    if fitted.metric != "nll_per_token" or not fitted.budgets:
+def _by_frequency(study: Study, fitted: Fitted, task: str | None, way: dict[str, Any]) -> list[str]:
+    """Return what questions that know how often their facts are told say of the largest budget, largest model first."""
+    if fitted.metric != "nll_per_token" or task is not None or not fitted.budgets:
         return []
-    return [each.sentence() for each in crossings(study, fitted.budgets[-1:])]
+    try:
+        found = crossings(study, fitted.budgets[-1:], **way)
+        return [each.sentence() for each in sorted(found, key=lambda each: -each.N)]
+    except ResultsError:  # the section of its own says what is missing
+        return []
 
 
 def _attempt(page: Page, section: Callable[[], None]) -> None:

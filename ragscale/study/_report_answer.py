@@ -36,8 +36,8 @@ def answer_section(page: Page, fitted: Fitted, measured: list[str]) -> None:
 def answer_words(fitted: Fitted, by_frequency: list[str]) -> list[str]:
     """Return the answer in sentences: the verdict, one split for each N, and what the disagreement of laws may cost.
 
-    A fit that does not describe the data says that first, and recommends no split. What was measured question by
-    question (``by_frequency``) stands whatever a law makes of it, so it comes first then.
+    What was measured question by question (``by_frequency``) stands whatever a law makes of it, so it comes first. A
+    fit that does not describe the data says so, and recommends no split.
     """
     if fitted.fit is None and by_frequency:
         return [*by_frequency, f"No law was fitted: {fitted.why}"]
@@ -51,7 +51,7 @@ def answer_words(fitted: Fitted, by_frequency: list[str]) -> list[str]:
     sizes = np.unique(fitted.table["N"].to_numpy(dtype=float))
     best = optimal_allocation(fit if fitted.boot is None else fitted.boot, N=sizes, budget=budget)
     measured = measured_best(fitted.table, budget, surface(fit).rises)
-    words = [fit.verdict.text, *by_frequency, *(_sentence(best, measured, i) for i in range(len(sizes)))]
+    words = [*by_frequency, fit.verdict.text, *(_sentence(best, measured, i) for i in range(len(sizes)))]
     if best.regret is not None:
         words.append(
             f"{len(set(best.laws['law']))} laws fit these results equally well. If another of them than their mean is "

@@ -20,6 +20,7 @@ from ragscale.study._drawing import draw
 from ragscale.study._jobs import folder_of
 from ragscale.study._page import Page, format_cell
 from ragscale.study._stage_split import load_tasks
+from ragscale.study._variants import chosen_way
 
 if TYPE_CHECKING:
     from ragscale.study._study import Study
@@ -92,7 +93,7 @@ def _count(value: float) -> str:
     return "beyond all" if np.isinf(value) else f"{value:.0f}"
 
 
-def losses_by_question(study: Study, budget: float) -> pd.DataFrame:
+def losses_by_question(study: Study, budget: float, *, store_source: str, k: int) -> pd.DataFrame:
     """Return the loss of each question on the cells of a budget: ``N, seed, D, R, task, id, frequency,
     value, hit``.
 
@@ -114,7 +115,8 @@ def losses_by_question(study: Study, budget: float) -> pd.DataFrame:
             continue
         inputs, folder = state.job.inputs, folder_of(study.directory, state.job)
         wanted = {0: "closed-book"} if abs(inputs.D - budget) <= _ON_BUDGET * budget else {}
-        wanted |= {R: "retrieved" for R in inputs.stores if R and abs(inputs.D + R - budget) <= _ON_BUDGET * budget}
+        if (inputs.source, inputs.k) == (store_source, k):
+            wanted |= {R: "retrieved" for R in inputs.stores if R and abs(inputs.D + R - budget) <= _ON_BUDGET * budget}
         for R, condition in wanted.items():
             for path in sorted((folder / "cells").glob(f"*-{condition}-R{R}-*.json")):
                 rows += _samples(path, told, seed=inputs.seed, D=inputs.D, model=inputs.model)
@@ -142,11 +144,14 @@ def _samples(path: Path, told: dict[tuple[str, str], float], **columns: Any) -> 
     ]
 
 
-def crossings(study: Study, budgets: tuple[int, ...]) -> list[Crossing]:
+def crossings(
+    study: Study, budgets: tuple[int, ...], *, store_source: str | None = None, k: int | None = None
+) -> list[Crossing]:
     """Return the crossing of every size and budget that has both, cells of pure memory and cells with a store."""
+    way = chosen_way(study.config, store_source=store_source, k=k)
     found = []
     for budget in budgets:
-        table = losses_by_question(study, float(budget))
+        table = losses_by_question(study, float(budget), **way)
         for size in sorted(table["N"].unique()) if len(table) else ():
             mine: Any = table[table["N"] == size]
             stores = set(mine["R"])

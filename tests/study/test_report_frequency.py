@@ -88,7 +88,7 @@ def test_a_study_of_the_invented_world_has_the_losses_of_its_questions(done, tmp
     study = copy_of(done, tmp_path / "study", TINY.replace(budgets=[8_000], conditions=("closed-book",)))
     study.run(progress=False)
     results = study.results()
-    losses = losses_by_question(study, 8_000.0)
+    losses = losses_by_question(study, 8_000.0, store_source="held-out", k=1)
     assert set(zip(losses["D"], losses["R"], strict=True)) == {(8_000, 0), (4_000, 4_000)}
     assert losses["frequency"].isna().equals(losses["task"] == "multi-hop")
     cell = losses.groupby(["task", "N", "seed", "D", "R"], as_index=False)["value"].mean()
