@@ -6,6 +6,8 @@ from ._calibration import Calibration as Calibration
 from ._calibration import backtest as backtest
 from ._comparison import Comparison as Comparison
 from ._comparison import CrossValidation as CrossValidation
+from ._criterion import aicc as aicc
+from ._cross_validation import cross_validate as cross_validate
 from ._diagnostics import Diagnostics as Diagnostics
 from ._diagnostics import Finding as Finding
 from ._diagnostics import RetrievalEffect as RetrievalEffect
@@ -20,9 +22,7 @@ from ._paper import fit_paper as fit_paper
 from ._profile import Profile as Profile
 from ._profile import profile as profile
 from ._result import ManifoldFit as ManifoldFit
-from ._selection import aicc as aicc
 from ._selection import compare_laws as compare_laws
-from ._selection import cross_validate as cross_validate
 from ._verdict import Verdict as Verdict
 from .laws._additive import Hill as Hill
 from .laws._additive import Log1p as Log1p

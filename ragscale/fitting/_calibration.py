@@ -12,7 +12,7 @@ import pandas as pd
 
 from ragscale.errors import FitError, IdentifiabilityWarning
 from ragscale.fitting._bootstrap import bootstrap
-from ragscale.fitting._fit import fit_table
+from ragscale.fitting._fit_table import fit_table
 from ragscale.fitting._intervals import conformal_factor, logarithm
 from ragscale.fitting._own import Own, peek
 from ragscale.fitting._result import ManifoldFit

@@ -93,7 +93,7 @@ def _within_models(
     fit: ManifoldFit, latent: np.ndarray, where: np.ndarray, closed: np.ndarray, has: np.ndarray
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Fit bases and gain in turn: the gain given the bases, the bases as means of all rows with the gain taken off."""
-    from ragscale.fitting._fit import fit_table
+    from ragscale.fitting._fit_table import fit_table
 
     data = peek(fit, "data")
     n, d, r, h = (data[name].to_numpy(float) for name in ("N", "D", "R", "hit_rate"))

@@ -13,7 +13,7 @@ from ragscale.fitting._comparison import Comparison, akaike_weights, simplest
 from ragscale.fitting._conditions import rows_for
 from ragscale.fitting._evidence import Evidence, evidence
 from ragscale.fitting._experiments import clusters
-from ragscale.fitting._fit import fit_table
+from ragscale.fitting._fit_table import fit_table
 from ragscale.fitting._own import peek
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting._selection import compare_on, default_laws

@@ -170,7 +170,7 @@ def _local(fit: ManifoldFit) -> _Local:
     c, u = problem.position(fit.theta)
     weight = problem.table.weight[None]
     state = State(problem, c, u, weight, np.array([fit.objective]))
-    jacobian = jacobian_of(problem, state.columns, c, u)
+    jacobian = jacobian_of(problem, state.columns, c, u, weight)
     r = state.r
     irls = problem.objective.weight(r) * weight
     psi = irls * r

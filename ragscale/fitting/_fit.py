@@ -10,19 +10,14 @@ import numpy as np
 import pandas as pd
 
 from ragscale.errors import ConfigError, RagscaleError
-from ragscale.fitting._conditions import as_hit_rate, measured_curve, rows_for
-from ragscale.fitting._determined import drop_undetermined
+from ragscale.fitting._conditions import as_hit_rate, measured_curve
 from ragscale.fitting._evidence import evidence
+from ragscale.fitting._fit_table import fit_table
 from ragscale.fitting._prepare import prepare, read_columns
 from ragscale.fitting._result import ManifoldFit
-from ragscale.fitting._table import arrays, check_fittable, row_weights
 from ragscale.fitting.laws._catalogue import make_law
-from ragscale.fitting.laws._law import ScalingLaw, Theta
-from ragscale.fitting.solver._make_link import make_link
-from ragscale.fitting.solver._objective import LossName, Objective
-from ragscale.fitting.solver._problem import Problem
-from ragscale.fitting.solver._search import solve
-from ragscale.fitting.solver._solution import Solution
+from ragscale.fitting.laws._law import ScalingLaw
+from ragscale.fitting.solver._objective import LossName
 from ragscale.fitting.solver.links import Link
 
 
@@ -210,65 +205,3 @@ def _over(
         each = dict(hit_rate)
     fits = {name: replace(fit, **_known(tables[name], fit, each[name])) for name, fit in joint.fits.items()}
     return replace(joint, fits=fits)
-
-
-def fit_table(
-    table: pd.DataFrame,
-    law: ScalingLaw,
-    *,
-    link: str | Link = "auto",
-    weights: Any = None,
-    delta: float | Literal["auto"] = 1e-3,
-    loss: LossName = "huber",
-    tau: float = 0.5,
-    space: Literal["auto", "log", "linear"] = "auto",
-) -> ManifoldFit:
-    """Fit one law to the rows of a prepared table that it can read."""
-    table, kept, left_out = rows_for(table, law)
-    if weights is not None and not isinstance(weights, str) and np.shape(weights) == kept.shape:
-        weights = np.asarray(weights)[kept]
-    link = make_link(law.link if isinstance(link, str) and link == "auto" else link, table)
-    if space not in {"auto", "log", "linear"}:
-        raise ConfigError(f"space = {space!r} must be 'auto', 'log' or 'linear'")
-    where = link.space if space == "auto" else space
-    law = law._resolve(*(table[name].to_numpy(float) for name in "NDR"))
-    law, dropped = drop_undetermined(law, table)
-    check_fittable(law, table, link, where)
-    weight, words = row_weights(table, link, weights, where)
-    automatic = isinstance(delta, str)
-    if automatic and delta != "auto":
-        raise ConfigError(f"delta = {delta!r} must be a number or 'auto'")
-    objective = Objective(loss, 1e-3 if automatic else float(delta), tau)
-    rows = arrays(table, weight, law)
-    problem = Problem(law, link, objective, space=where, table=rows)
-    solution = solve(problem)
-    if automatic:
-        c, u = solution.c[:1], solution.u[:1]
-        r = problem.residual(problem.latent(problem.columns(u, slopes=False), c), u)[0]
-        objective = replace(objective, delta=max(1.345 * 1.4826 * float(np.median(np.abs(r))), 1e-9))
-        problem = Problem(law, link, objective, space=where, table=rows)
-        solution = solve(problem, solution)
-    return replace(make_fit(problem, solution, table, words, left_out), dropped=dropped)
-
-
-def make_fit(problem: Problem, solution: Solution, table: pd.DataFrame, words: str, left_out: str = "") -> ManifoldFit:
-    """Return the fit at the best minimum."""
-    size = problem.columns(solution.u, slopes=False).size
-    thetas = problem.theta(solution.c, solution.u, size)
-    extra = {name: values[:, 0] for name, values in problem.extra(solution.u).items()}
-    minima = pd.DataFrame({**thetas, **extra, "objective": solution.value})
-    data = table.assign(weight=problem.table.weight)
-    data.attrs = {}
-    return ManifoldFit(
-        law=problem.law.replace() if problem.law.further_columns else problem.law,
-        theta=Theta({name: float(values[0]) for name, values in thetas.items()}),
-        link=problem.link.with_values({name: float(values[0]) for name, values in extra.items()}),
-        loss=problem.objective,
-        space=problem.space,
-        objective=float(solution.value[0]),
-        data=data,
-        minima=minima,
-        converged=bool(solution.converged[0]),
-        weights=words,
-        left_out=left_out,
-    )

@@ -13,7 +13,7 @@ from ragscale.errors import ConfigError, FitError, RagscaleError
 from ragscale.fitting._bootstrap import Bootstrap, _warn_if_few
 from ragscale.fitting._conditions import rows_for
 from ragscale.fitting._experiments import EXPERIMENT, MODEL, clusters
-from ragscale.fitting._fit import fit_table
+from ragscale.fitting._fit_table import fit_table
 from ragscale.fitting._hit_rate import drawn
 from ragscale.fitting._joint_fit import JointBootstrap, JointFit
 from ragscale.fitting._own import peek

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from ragscale.fitting import Log1p
-from ragscale.fitting._fit import fit_table
+from ragscale.fitting._fit_table import fit_table
 from ragscale.fitting.laws._catalogue import make_law
 from ragscale.fitting.solver import _search as search
 

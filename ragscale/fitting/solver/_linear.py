@@ -67,7 +67,7 @@ def nonnegative(gram: np.ndarray, right: np.ndarray, signed: np.ndarray) -> np.n
     limited = np.flatnonzero(~signed)
     for size in range(len(limited) + 1):
         for zeros in combinations(limited, size):
-            kept = np.setdiff1d(np.arange(k), zeros)
+            kept = np.array([i for i in range(k) if i not in zeros], dtype=int)
             if kept.size == 0:
                 continue
             part = solve(gram[np.ix_(kept, kept)], right[kept])

@@ -97,6 +97,6 @@ def second_order(state: State, psi: np.ndarray, gradient: np.ndarray) -> np.ndar
         moved[:, i] += step
         c, u = moved[:, :k], moved[:, k:]
         columns = problem.columns(u) if k <= i < k + problem.m else state.columns
-        other = np.matmul(jacobian_of(problem, columns, c, u), psi[:, :, None])[:, :, 0]
+        other = np.matmul(jacobian_of(problem, columns, c, u, state.weight), psi[:, :, None])[:, :, 0]
         out[:, i] = (other - gradient) / step[:, None]
     return 0.5 * (out + out.transpose(0, 2, 1))

@@ -52,6 +52,10 @@ class Problem:
         """Return the problem with other observations, one row (n,) per replicate."""
         return self._with_table(replace(self.table, y=y))
 
+    def weighted(self, weight: np.ndarray) -> Problem:
+        """Return the problem with other weights (n,) of the rows."""
+        return self._with_table(replace(self.table, weight=weight))
+
     def part(self, index: Any) -> Problem:
         """Return the problem of some replicates; the same one unless replicates have their own observations."""
         return self if self.table.y.ndim == 1 else self._with_table(replace(self.table, y=self.table.y[index]))

@@ -14,7 +14,7 @@ class State:
     def __init__(self, problem: Problem, c: np.ndarray, u: np.ndarray, weight: np.ndarray, value: np.ndarray) -> None:
         self.problem, self.c, self.u, self.weight, self.value = problem, c, u, weight, value
         self.columns = problem.columns(u)
-        self.f = problem.latent(self.columns, c)
+        self.f = _heard(problem.latent(self.columns, c), weight)
         self.r = problem.residual(self.f, u)
 
     def tangents(self) -> np.ndarray:
@@ -28,7 +28,7 @@ class State:
     def jacobian(self) -> np.ndarray:
         """Return dr/d(c, u), (S, p, n)."""
         if self.problem.l:
-            return jacobian_of(self.problem, self.columns, self.c, self.u)
+            return jacobian_of(self.problem, self.columns, self.c, self.u, self.weight)
         out = self.tangents()
         out *= self.problem.residual_slopes(self.f, self.u)[0][:, None, :]
         return out
@@ -57,9 +57,10 @@ class State:
             return c, u, self.problem.value(self.problem.residual(f, u), self.weight)
 
 
-def jacobian_of(problem: Problem, columns: Columns, c: np.ndarray, u: np.ndarray) -> np.ndarray:
+def jacobian_of(problem: Problem, columns: Columns, c: np.ndarray, u: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return dr/d(c, u) at any point, (S, p, n)."""
     k, m = problem.k, problem.m
-    f = problem.latent(columns, c)
+    f = _heard(problem.latent(columns, c), weight)
     out = np.empty((len(c), k + m + problem.l, f.shape[1]))
     with np.errstate(all="ignore"):
         slope, others = problem.residual_slopes(f, u)
@@ -69,3 +70,8 @@ def jacobian_of(problem: Problem, columns: Columns, c: np.ndarray, u: np.ndarray
         for i, other in enumerate(others):
             out[:, k + m + i] = other
     return out
+
+
+def _heard(f: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the latent with a harmless value in rows of weight 0: beyond the law's range slopes are infinite there."""
+    return f if weight.all() else np.where(weight == 0, 1.0, f)
