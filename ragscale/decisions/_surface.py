@@ -212,6 +212,10 @@ class _Signed:
 
     sign: float
 
+    @property
+    def rising(self) -> bool:
+        return self.sign < 0
+
     def metric(self, latent: np.ndarray, extra: Any = None) -> np.ndarray:
         return self.sign * np.asarray(latent)
 
