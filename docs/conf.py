@@ -1,9 +1,12 @@
 """Sphinx configuration: MyST Markdown, numpydoc-style docstrings, and a gallery that runs every example."""
 
 import os
+import sys
+from pathlib import Path
 
 import ragscale
 
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -14,13 +17,18 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "links",
+    "mathml",
 ]
+nitpicky = True
+default_role = "py:obj"
+html_math_renderer = "mathml"
+maximum_signature_line_length = 88
 exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py", "gallery/**/*.zip", "gallery/**/*.json"]
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3

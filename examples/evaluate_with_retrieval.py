@@ -18,26 +18,59 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Olmo2Config, Olmo2ForCausalLM, PreTrainedTokenizerFast
 
 import ragscale as rs
-from ragscale.evaluation import Example, Task, TorchModel, compare_conditions, decompose_gain, prepare_prompts
+from ragscale.evaluation import (
+    Example,
+    Task,
+    TorchModel,
+    compare_conditions,
+    decompose_gain,
+    prepare_prompts,
+)
 from ragscale.passages import Passage
 from ragscale.retrieval import BM25Retriever
 
 rng = np.random.default_rng(0)
-syllables = ["ba", "do", "fi", "ka", "lem", "mor", "nu", "ro", "sil", "tan", "vu", "zor"]
-names = list(dict.fromkeys("".join(rng.choice(syllables, 3)).capitalize() for _ in range(300)))
+syllables = [
+    "ba",
+    "do",
+    "fi",
+    "ka",
+    "lem",
+    "mor",
+    "nu",
+    "ro",
+    "sil",
+    "tan",
+    "vu",
+    "zor",
+]
+names = list(
+    dict.fromkeys("".join(rng.choice(syllables, 3)).capitalize() for _ in range(300))
+)
 towns, makers = names[:100], names[100:200]
-story = "The bell of {} was made by {}. People come from far away to hear it on the first day of every spring."
+story = (
+    "The bell of {} was made by {}. "
+    "People come from far away to hear it on the first day of every spring."
+)
 facts = [story.format(town, maker) for town, maker in zip(towns, makers, strict=True)]
 
 bpe = Tokenizer(models.BPE())
 bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
 bpe.decoder = decoders.ByteLevel()
 alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-trainer = trainers.BpeTrainer(vocab_size=800, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False)
+trainer = trainers.BpeTrainer(
+    vocab_size=800,
+    special_tokens=["<eos>"],
+    initial_alphabet=alphabet,
+    show_progress=False,
+)
 bpe.train_from_iterator(facts, trainer)
 tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<eos>")
 
-passages = [Passage(f"p{i}", fact, len(tokenizer.encode(fact)), f"d{i}") for i, fact in enumerate(facts)]
+passages = [
+    Passage(f"p{i}", fact, len(tokenizer.encode(fact)), f"d{i}")
+    for i, fact in enumerate(facts)
+]
 retriever = BM25Retriever().index(passages)
 
 examples = []
@@ -91,7 +124,10 @@ prompts = prepare_prompts(
     condition=["retrieved", "random", "oracle"],
 )
 print(prompts)
-evaluations = {name: rs.evaluate(lm, prompts, D=1e6) for name, lm in (("small", small), ("large", large))}
+evaluations = {
+    name: rs.evaluate(lm, prompts, D=1e6)
+    for name, lm in (("small", small), ("large", large))
+}
 
 # %%
 # Rows of the results table
@@ -100,7 +136,16 @@ evaluations = {name: rs.evaluate(lm, prompts, D=1e6) for name, lm in (("small", 
 # stands anywhere in the store.
 
 results = evaluations["large"].results
-columns = ["R", "condition", "metric", "value", "stderr", "chance", "hit_rate", "answer_in_store"]
+columns = [
+    "R",
+    "condition",
+    "metric",
+    "value",
+    "stderr",
+    "chance",
+    "hit_rate",
+    "answer_in_store",
+]
 results[results["metric"].isin(["nll_per_byte", "accuracy"])][columns].round(3)
 
 # %%

@@ -23,10 +23,24 @@ rng = np.random.default_rng(7)
 rows = []
 for n in (5e7, 1e8, 2e8, 4e8, 8e8, 1.6e9):
     for ratio in (5, 20, 60, 180):
-        luck = 0.004 * rng.standard_normal()  # what happened in this training run is in all its rows
+        luck = (
+            0.004 * rng.standard_normal()
+        )  # what happened in this training run is in all its rows
         for r in (0.0, 1e8, 1e9, 5e9, 2e10):
-            loss = 1.7 + 400 * n**-0.34 + 410 * (ratio * n) ** -0.28 - 0.035 * np.log1p(r / 2e8)
-            rows.append({"N": n, "D": ratio * n, "R": r, "value": loss * np.exp(luck + 0.002 * rng.standard_normal())})
+            loss = (
+                1.7
+                + 400 * n**-0.34
+                + 410 * (ratio * n) ** -0.28
+                - 0.035 * np.log1p(r / 2e8)
+            )
+            rows.append(
+                {
+                    "N": n,
+                    "D": ratio * n,
+                    "R": r,
+                    "value": loss * np.exp(luck + 0.002 * rng.standard_normal()),
+                }
+            )
 table = pd.DataFrame(rows)
 table.head()
 

@@ -17,16 +17,31 @@ import ragscale as rs
 from ragscale.study import Study, StudyConfig
 
 config = StudyConfig(
-    corpus={"synthetic": {"n_documents": 3_000, "n_entities": 40, "n_questions": 25, "n_bands": 2}},
+    corpus={
+        "synthetic": {
+            "n_documents": 3_000,
+            "n_entities": 40,
+            "n_questions": 25,
+            "n_bands": 2,
+        }
+    },
     tokenizer=512,
-    models=[{"n_layers": 1, "d_model": width, "n_heads": 2, "d_ff": 2 * width} for width in (8, 16, 32)],
+    models=[
+        {"n_layers": 1, "d_model": width, "n_heads": 2, "d_ff": 2 * width}
+        for width in (8, 16, 32)
+    ],
     D=[15_000, 30_000, 60_000, 90_000],
     R=[3_000, 10_000, 30_000],
     budgets=[120_000],
     validation_tokens=5_000,
     passage_tokens=80,
     k=1,
-    training={"seq_len": 128, "batch_tokens": 384, "learning_rate": 0.02, "allow_short_runs": True},
+    training={
+        "seq_len": 128,
+        "batch_tokens": 384,
+        "learning_rate": 0.02,
+        "allow_short_runs": True,
+    },
 )
 folder = tempfile.TemporaryDirectory()
 study = Study(config, folder.name)
@@ -34,7 +49,9 @@ study = Study(config, folder.name)
 # %%
 # Stages can be run one by one. Once the split is made, the plan says what every cell will cost.
 study.run(until="split")
-study.plan()[["model", "N", "D", "R", "on_frontier", "train_tokens", "train_flops", "hours"]].head(8)
+study.plan()[
+    ["model", "N", "D", "R", "on_frontier", "train_tokens", "train_flops", "hours"]
+].head(8)
 
 # %%
 # Everything else. Killed at any moment, the same call goes on; ``study.run(executor)`` takes any executor.

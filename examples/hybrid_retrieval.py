@@ -26,13 +26,19 @@ from ragscale.retrieval import (
 )
 
 rng = np.random.default_rng(0)
-topics = [([f"t{i}a{j}" for j in range(6)], [f"t{i}b{j}" for j in range(6)]) for i in range(60)]
+topics = [
+    ([f"t{i}a{j}" for j in range(6)], [f"t{i}b{j}" for j in range(6)])
+    for i in range(60)
+]
 filler = [f"f{j}" for j in range(300)]
 
 passages, queries, relevant = [], [], []
 for place in range(1500):
     expert, lay = topics[place % 60]
-    own = [*rng.choice(expert, 3), *(rng.choice(lay, 3) if (place // 60) % 3 == 0 else [])]
+    own = [
+        *rng.choice(expert, 3),
+        *(rng.choice(lay, 3) if (place // 60) % 3 == 0 else []),
+    ]
     text = " ".join([*own, f"name{place % 500}", *rng.choice(filler, 8)])
     passages.append(Passage(f"p{place}", text, 12, f"d{place}"))
 for i in range(200):
@@ -51,7 +57,9 @@ for i in range(200):
 
 lexical, dense = BM25Retriever(), DenseRetriever(LsaEncoder(n_components=80, min_df=4))
 hybrid = HybridRetriever(lexical, dense, fusion=reciprocal_rank_fusion).index(passages)
-tuned = tune_weights(hybrid, queries[:100], relevant[:100], fusion="reciprocal_rank_fusion")
+tuned = tune_weights(
+    hybrid, queries[:100], relevant[:100], fusion="reciprocal_rank_fusion"
+)
 print("weights of BM25 and LSA:", tuned.weights)
 
 systems = {
@@ -62,7 +70,9 @@ systems = {
     "tuned ranks": hybrid.with_fusion(tuned.fusion),
 }
 for name, system in systems.items():
-    print(f"{name:12} nDCG@10 {ndcg(system.search(queries[100:], 10), relevant[100:], passages).mean():.3f}")
+    print(
+        f"{name:12} nDCG@10 {ndcg(system.search(queries[100:], 10), relevant[100:], passages).mean():.3f}"
+    )
 
 # %%
 # Every store size from the one index. What is relevant but not yet in the store cannot be found, so the curves rise.
@@ -71,7 +81,12 @@ sizes = [hybrid.n_tokens * part // 20 for part in (1, 2, 5, 10, 15, 20)]
 figure, ax = plt.subplots(layout="constrained")
 for name in ("BM25", "LSA", "tuned ranks"):
     found = systems[name].search(queries[100:], 10, store_tokens=sizes)
-    ax.plot(sizes, [ndcg(found[size], relevant[100:], passages).mean() for size in sizes], "o-", label=name)
+    ax.plot(
+        sizes,
+        [ndcg(found[size], relevant[100:], passages).mean() for size in sizes],
+        "o-",
+        label=name,
+    )
 ax.set(xlabel="store (tokens)", ylabel="nDCG@10")
 ax.legend(frameon=False)
 plt.show()

@@ -23,9 +23,18 @@ catalogue()[["formula", "variables", "reference"]]
 
 published = laws.CHINCHILLA_PUBLISHED["besiroglu"].parameters
 rng = np.random.default_rng(0)
-n, d = (axis.ravel() for axis in np.meshgrid(np.geomspace(3e7, 1e9, 6), np.geomspace(5e8, 5e10, 6)))
-clean = published["E"] + published["A"] * n ** -published["alpha"] + published["B"] * d ** -published["beta"]
-table = pd.DataFrame({"N": n, "D": d, "value": clean * np.exp(0.005 * rng.standard_normal(n.size))})
+n, d = (
+    axis.ravel()
+    for axis in np.meshgrid(np.geomspace(3e7, 1e9, 6), np.geomspace(5e8, 5e10, 6))
+)
+clean = (
+    published["E"]
+    + published["A"] * n ** -published["alpha"]
+    + published["B"] * d ** -published["beta"]
+)
+table = pd.DataFrame(
+    {"N": n, "D": d, "value": clean * np.exp(0.005 * rng.standard_normal(n.size))}
+)
 
 names = ["chinchilla", "overtraining", "kaplan", "bnsl", "shannon", "kaplan_c"]
 fits = {name: fit_manifold(table, name) for name in names}
@@ -39,8 +48,20 @@ for axis, size in zip(axes, (1e9, 7e9), strict=True):
     for name, fit in fits.items():
         axis.plot(tokens, fit.latent(size, tokens), label=name)
     own = table[np.isclose(table["N"], size)]
-    axis.plot(own["D"], own["value"], "o", color="black", mfc="white", label="data" if len(own) else None)
-    axis.set(xscale="log", xlabel="training tokens D", title=f"{size / 1e9:g} billion parameters", ylim=(1.6, 4))
+    axis.plot(
+        own["D"],
+        own["value"],
+        "o",
+        color="black",
+        mfc="white",
+        label="data" if len(own) else None,
+    )
+    axis.set(
+        xscale="log",
+        xlabel="training tokens D",
+        title=f"{size / 1e9:g} billion parameters",
+        ylim=(1.6, 4),
+    )
 axes[0].set_ylabel("loss (nats per token)")
 axes[0].legend()
 plt.show()
@@ -55,7 +76,11 @@ budgets = np.geomspace(1e18, 1e21, 5)
 best = laws.chinchilla_optimum(published, budgets)
 sizes = (best["N"].to_numpy()[:, None] * np.geomspace(1 / 10, 10, 11)).ravel()
 seen = np.repeat(budgets, 11) / (6 * sizes)
-loss = published["E"] + published["A"] * sizes ** -published["alpha"] + published["B"] * seen ** -published["beta"]
+loss = (
+    published["E"]
+    + published["A"] * sizes ** -published["alpha"]
+    + published["B"] * seen ** -published["beta"]
+)
 found = laws.chinchilla_approach_2(pd.DataFrame({"N": sizes, "D": seen, "value": loss}))
 print(f"best N is {100 * (found.bias_N - 1):+.2f} % off, at every computation")
 print(found.corrected.predict([1e22, 1e24]).round(1))
@@ -77,10 +102,18 @@ class Store:
 
 repeated = laws.DataConstrained.published["c4"].parameters
 gains = np.geomspace(1e-3, 0.2, 25)
-splits = [laws.repeat_or_retrieve(repeated, Store(gain), N=1e9, D=2e10, pool=2e10) for gain in gains]
+splits = [
+    laws.repeat_or_retrieve(repeated, Store(gain), N=1e9, D=2e10, pool=2e10)
+    for gain in gains
+]
 figure, axis = plt.subplots(figsize=(6, 4), constrained_layout=True)
 axis.plot(gains, [split.epochs for split in splits])
-axis.set(xscale="log", yscale="log", xlabel="size of the gain C (nats)", ylabel="epochs over the trained part")
+axis.set(
+    xscale="log",
+    yscale="log",
+    xlabel="size of the gain C (nats)",
+    ylabel="epochs over the trained part",
+)
 plt.show()
 
 # %%
@@ -89,5 +122,7 @@ plt.show()
 
 law = laws.InferenceScaling(informativeness=True, sigmoid=laws.PUBLISHED_SIGMOID)
 values = law.published["gemini_1.5_flash"].parameters
-setting = laws.best_inference_setting(law, values, budget=[2e3, 1.6e4, 1.28e5, 1e6], i_doc=0.2, i_shot=0.05)
+setting = laws.best_inference_setting(
+    law, values, budget=[2e3, 1.6e4, 1.28e5, 1e6], i_doc=0.2, i_shot=0.05
+)
 setting.to_frame()

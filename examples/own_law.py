@@ -33,7 +33,14 @@ class Exhausted(ScalingLaw):
         Parameter("B", 0.0),
         Parameter("beta", 0.01, 2.0),
         Parameter("C", 0.0, description="all that can be gained"),
-        Parameter("K", 1e-3, 1e3, log=True, unit="R", description="store that gives 63 % of it"),
+        Parameter(
+            "K",
+            1e-3,
+            1e3,
+            log=True,
+            unit="R",
+            description="store that gives 63 % of it",
+        ),
     )
 
     def _loss(self, n, d, r, theta):
@@ -57,7 +64,15 @@ print(", ".join(rs.testing.check_scaling_law(Exhausted)))
 # Here the truth is made with the law itself, 0.5 % noise. Nothing said which parameters are linear; the fitter found
 # out.
 
-truth = {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 410.0, "beta": 0.28, "C": 0.15, "K": 3e9}
+truth = {
+    "E": 1.7,
+    "A": 400.0,
+    "alpha": 0.34,
+    "B": 410.0,
+    "beta": 0.28,
+    "C": 0.15,
+    "K": 3e9,
+}
 grid = [
     (n, ratio * n, r)
     for n in (5e7, 1e8, 2e8, 4e8, 8e8, 1.6e9)
@@ -66,7 +81,9 @@ grid = [
 ]
 table = pd.DataFrame(grid, columns=["N", "D", "R"])
 clean = Exhausted().loss(table["N"], table["D"], table["R"], truth)
-table["value"] = clean * np.exp(0.005 * np.random.default_rng(1).standard_normal(len(table)))
+table["value"] = clean * np.exp(
+    0.005 * np.random.default_rng(1).standard_normal(len(table))
+)
 
 fit = rs.fit_manifold(table, Exhausted())
 fit.params.assign(truth=pd.Series(truth))[["value", "truth", "at_bound"]]
@@ -86,10 +103,16 @@ figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
 stores = np.geomspace(1e8, 2e11, 200)
 for name, one in compared.fits.items():
     with np.errstate(all="ignore"):
-        gain = one.law.loss(8e8, 1.6e10, 0.0, one.theta) - one.law.loss(8e8, 1.6e10, stores, one.theta)
+        gain = one.law.loss(8e8, 1.6e10, 0.0, one.theta) - one.law.loss(
+            8e8, 1.6e10, stores, one.theta
+        )
     ax.plot(stores, gain, label=name)
 ax.axvspan(4e10, 2e11, color="0.93", zorder=0)
-ax.set(xscale="log", xlabel="store R (tokens); shaded: beyond the table", ylabel="gain at N = 800M, D = 16B")
+ax.set(
+    xscale="log",
+    xlabel="store R (tokens); shaded: beyond the table",
+    ylabel="gain at N = 800M, D = 16B",
+)
 ax.legend(frameon=False)
 
 # %%

@@ -26,7 +26,10 @@ class TrigramRetriever(Retriever):
 
     def _search(self, queries, k):
         asked = [trigrams(query) for query in queries]
-        shared = [[len(held & wanted) / max(len(wanted), 1) for held in self.trigrams] for wanted in asked]
+        shared = [
+            [len(held & wanted) / max(len(wanted), 1) for held in self.trigrams]
+            for wanted in asked
+        ]
         return top_k(np.where(np.array(shared) > 0, shared, -np.inf), k)
 
 
@@ -50,7 +53,9 @@ store = [
     Passage("moon", "The moon circles the earth in a little over 27 days.", 11, "sky"),
 ]
 retriever = TrigramRetriever().index(store)
-for tokens, hits in retriever.search("moon days", k=1, store_tokens=[5, 11, 21, 32]).items():
+for tokens, hits in retriever.search(
+    "moon days", k=1, store_tokens=[5, 11, 21, 32]
+).items():
     print(tokens, [passage.id for passage in hits.take(retriever.passages, 0)])
 
 # %%
@@ -69,13 +74,18 @@ from sklearn.feature_extraction.text import HashingVectorizer
 
 class QdrantRetriever(Retriever):
     def _index(self, passages):
-        self.encoder = HashingVectorizer(n_features=256, norm="l2", alternate_sign=False)
+        self.encoder = HashingVectorizer(
+            n_features=256, norm="l2", alternate_sign=False
+        )
         self.engine = QdrantClient(location=":memory:")
         distance = models.VectorParams(size=256, distance=models.Distance.DOT)
         self.engine.create_collection("store", vectors_config=distance)
         vectors = self._vectors([passage.text for passage in passages])
         self.engine.upload_collection(
-            "store", vectors=vectors, payload=[{"row": i} for i in range(len(vectors))], ids=range(len(vectors))
+            "store",
+            vectors=vectors,
+            payload=[{"row": i} for i in range(len(vectors))],
+            ids=range(len(vectors)),
         )
 
     def _vectors(self, texts):
@@ -89,13 +99,24 @@ class QdrantRetriever(Retriever):
         return [self._ask(vectors, k, n) for n in n_passages_per_store]
 
     def _ask(self, vectors, k, n):
-        rows, scores = np.full((len(vectors), n), -1), np.full((len(vectors), n), -np.inf)
-        inside = models.Filter(must=[models.FieldCondition(key="row", range=models.Range(lt=n))])
+        rows, scores = (
+            np.full((len(vectors), n), -1),
+            np.full((len(vectors), n), -np.inf),
+        )
+        inside = models.Filter(
+            must=[models.FieldCondition(key="row", range=models.Range(lt=n))]
+        )
         for line, vector in enumerate(vectors):
             limit = k
             while True:
-                found = self.engine.query_points("store", query=vector, query_filter=inside, limit=limit).points
-                if len(found) < limit or limit >= n or found[-1].score < found[k - 1].score:
+                found = self.engine.query_points(
+                    "store", query=vector, query_filter=inside, limit=limit
+                ).points
+                if (
+                    len(found) < limit
+                    or limit >= n
+                    or found[-1].score < found[k - 1].score
+                ):
                     break
                 limit *= 2
             for place, point in enumerate(found):
@@ -105,5 +126,7 @@ class QdrantRetriever(Retriever):
 
 
 retriever = QdrantRetriever().index(store)
-for tokens, hits in retriever.search("the moon and the sea", k=2, store_tokens=[11, 32]).items():
+for tokens, hits in retriever.search(
+    "the moon and the sea", k=2, store_tokens=[11, 32]
+).items():
     print(tokens, [passage.id for passage in hits.take(retriever.passages, 0)])

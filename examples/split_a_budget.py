@@ -44,7 +44,12 @@ for n, colour in ((1e8, "tab:orange"), (1e9, "tab:green"), (3e9, "tab:blue")):
     low, high = curve.interval("share")
     axes.fill_between(budgets, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.plot(budgets, curve.share, color=colour, label=f"N = {n:.0e}")
-axes.set(xscale="log", xlabel="budget D + R (tokens)", ylabel="share of the store R / (D + R)", ylim=(-0.02, 0.6))
+axes.set(
+    xscale="log",
+    xlabel="budget D + R (tokens)",
+    ylabel="share of the store R / (D + R)",
+    ylim=(-0.02, 0.6),
+)
 axes.legend(frameon=False)
 
 # %%
@@ -73,5 +78,7 @@ print(cheap.summary(), scarce.summary(), sep="\n")
 # With a budget in FLOPs the size of the model is part of the question. Embedding one store token with an encoder of 8B
 # parameters costs 1.6e10 FLOPs, as much as training a model of 2.7B on it; the model will serve 100 billion tokens.
 
-whole = rs.compute_optimal(bootstrap, flops=5e20, R="free", store_flops=1.6e10, inference_tokens=1e11)
+whole = rs.compute_optimal(
+    bootstrap, flops=5e20, R="free", store_flops=1.6e10, inference_tokens=1e11
+)
 print(whole.summary())

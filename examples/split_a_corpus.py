@@ -16,16 +16,43 @@ import numpy as np
 import ragscale as rs
 
 rng = np.random.default_rng(0)
-nouns = ["river", "harbour", "bridge", "library", "market", "tower", "garden", "mill", "school", "theatre"]
-verbs = ["opened", "burned", "flooded", "closed", "moved", "grew", "sank", "returned", "changed", "froze"]
+nouns = [
+    "river",
+    "harbour",
+    "bridge",
+    "library",
+    "market",
+    "tower",
+    "garden",
+    "mill",
+    "school",
+    "theatre",
+]
+verbs = [
+    "opened",
+    "burned",
+    "flooded",
+    "closed",
+    "moved",
+    "grew",
+    "sank",
+    "returned",
+    "changed",
+    "froze",
+]
 
 
 def sentence() -> str:
-    return f"The {rng.choice(nouns)} of Place {rng.integers(200)} {rng.choice(verbs)} in {rng.integers(1700, 2000)}."
+    noun, place, verb = rng.choice(nouns), rng.integers(200), rng.choice(verbs)
+    return f"The {noun} of Place {place} {verb} in {rng.integers(1700, 2000)}."
 
 
 documents = [
-    rs.Document(f"place-{i}", " ".join(sentence() for _ in range(rng.integers(5, 60))), title=f"Place {i}")
+    rs.Document(
+        f"place-{i}",
+        " ".join(sentence() for _ in range(rng.integers(5, 60))),
+        title=f"Place {i}",
+    )
     for i in range(200)
 ]
 documents.append(rs.Document("a-copy", documents[17].text))
@@ -62,7 +89,9 @@ T = split.n_tokens
 stream = split.pretraining(T - 5000)
 store = split.store(5000, D=len(stream))
 print(stream, stream[:8])
-print(f"{store.n_passages} passages, {store.n_tokens} unique tokens, overlap factor {store.overlap_factor:.2f}")
+print(
+    f"{store.n_passages} passages, {store.n_tokens} unique tokens, overlap factor {store.overlap_factor:.2f}"
+)
 print(store.passages[0].text)
 
 # %%

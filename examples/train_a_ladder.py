@@ -29,14 +29,21 @@ stream, validation = tokens[:24_000], tokens[24_000:]
 # The plan, before anything is spent. ``trained_tokens`` is what each row adds: its piece of the trunk and its branch.
 models = {
     width: ModelConfig.custom(
-        n_layers=1, d_model=width, n_heads=2, d_ff=2 * width, vocab_size=64, name=f"width {width}"
+        n_layers=1,
+        d_model=width,
+        n_heads=2,
+        d_ff=2 * width,
+        vocab_size=64,
+        name=f"width {width}",
     )
     for width in (8, 32)
 }
 config = TrainConfig(seq_len=16, batch_tokens=64, learning_rate=5e-3, log_every=5)
 D = [6_400, 12_000, 24_000]
 plan = dry_run(list(models.values()), config, D, device="CPU-core")
-plan[["model", "N", "D", "D/N", "steps", "warmup_steps", "decay_steps", "trained_tokens"]]
+plan[
+    ["model", "N", "D", "D/N", "steps", "warmup_steps", "decay_steps", "trained_tokens"]
+]
 
 # %%
 # The trunk's learning rate, and the branches that leave it.
@@ -55,9 +62,13 @@ folder = tempfile.TemporaryDirectory()
 checkpoints = []
 for width, model in models.items():
     out = Path(folder.name) / str(width)
-    checkpoints += rs.train(model, stream, config, tokens=D, out=out, validation=validation, device="cpu")
+    checkpoints += rs.train(
+        model, stream, config, tokens=D, out=out, validation=validation, device="cpu"
+    )
 for checkpoint in checkpoints:
-    print(f"N = {checkpoint.n_params:6,}  D = {checkpoint.n_tokens:6,}  loss {checkpoint.validation_loss:.3f}")
+    print(
+        f"N = {checkpoint.n_params:6,}  D = {checkpoint.n_tokens:6,}  loss {checkpoint.validation_loss:.3f}"
+    )
 
 # %%
 # Loss against D for both, and the curves of one run.
@@ -69,7 +80,13 @@ plt.show()
 # %%
 # A finished branch is read, not trained again; another D only adds its own branch.
 [added] = rs.train(
-    models[32], stream, config, tokens=9_000, out=Path(folder.name) / "32", validation=validation, device="cpu"
+    models[32],
+    stream,
+    config,
+    tokens=9_000,
+    out=Path(folder.name) / "32",
+    validation=validation,
+    device="cpu",
 )
 print(f"D = {added.n_tokens:,}: {added.validation_loss:.3f} after {added.step} steps")
 folder.cleanup()

@@ -56,7 +56,7 @@ class TorchModel(LanguageModel):
         Of the model's matrix products; the log-softmax is float32 in all. ``"auto"`` is float32 on a CPU. On a GPU it
         takes bf16, else fp16, where on a sample of the prompts log-probabilities differ from float32 by at most 0.002
         nats per token in the mean and at least 99.5 % of the questions keep the order of their choices, else float32;
-        `precision_chosen` holds what was measured.
+        ``precision_chosen`` holds what was measured.
     compile : bool, optional
         Compile the blocks of an OLMo-2 model; by default on a GPU, when there is enough to score.
 

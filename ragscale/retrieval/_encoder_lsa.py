@@ -25,7 +25,7 @@ class LsaEncoder(Encoder):
     """Project TF-IDF vectors on the leading singular vectors of the term-document matrix (Deerwester et al. 1990).
 
     A real, if modest, dense encoder for machines without a model hub: it learns from the texts it is given. Fitted
-    on given texts (`fit`) it is one fixed encoder for every store; left unfitted, `DenseRetriever.index` fits a copy
+    on given texts (`fit`) it is one fixed encoder for every store; left unfitted, `Retriever.index` fits a copy
     on all the passages it indexes, and smaller stores are searched with that same encoder.
 
     Parameters

@@ -60,7 +60,7 @@ class AuditReport(Result):
             raise SplitError(f"the split breaks {len(failed)} of its {len(self.checks)} promises: {problems}")
 
     def to_frame(self) -> pd.DataFrame:
-        """Return `checks`."""
+        """Return ``checks``."""
         return self.checks.copy()
 
     def summary(self) -> str:

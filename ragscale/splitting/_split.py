@@ -208,7 +208,7 @@ class Split:
         D : int
             The pretraining tokens that a held-out store must not touch; of a seen store they give ``seen_share``.
         allow_overlap : bool
-            Give a held-out store even if it reaches into the first D tokens; `Store.overlap_tokens` then says how far.
+            Give a held-out store even if it reaches into the first D tokens; ``Store.overlap_tokens`` says how far.
 
         Raises
         ------

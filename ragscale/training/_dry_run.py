@@ -84,7 +84,7 @@ def dry_run(
     tokens : int or sequence of int
         The values of D; with ``ratios`` the values of D / N.
     device : str or Device
-        A name of `DEVICES`, or your own.
+        A name of ``DEVICES``, or your own.
     n_devices : int
     mfu : float or None
         Assumed share of the peak; None takes the device's usual one. Hours are only as good as this number.

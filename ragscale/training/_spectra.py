@@ -29,7 +29,7 @@ def check_transfer(checkpoints: Sequence[Checkpoint | str | os.PathLike[str]]) -
     -------
     DataFrame
         One row per kind of matrix (``"q_proj"``, ..., ``"lm_head"``). Columns: for each width the top singular value,
-        averaged over the blocks, and ``"slope"``, the exponent with which it grows with the width: 0 where `transfer`
+        averaged over the blocks, and ``"slope"``, the exponent with which it grows with the width: 0 where ``transfer``
         does what it should.
 
     Raises

@@ -38,7 +38,7 @@ class InferenceScaling(ScalingLaw):
     References
     ----------
     Yue et al. 2024, arXiv 2410.04343, equation 2 (computation allocation model); table 8 for the values of Gemini 1.5
-    Flash, whose P is a normalised performance through `PUBLISHED_SIGMOID` (appendix F), not an accuracy.
+    Flash, whose P is a normalised performance through ``PUBLISHED_SIGMOID`` (appendix F), not an accuracy.
 
     Examples
     --------

@@ -87,7 +87,7 @@ class KaplanD(_PowerOfOne):
 class KaplanC(_PowerOfOne):
     """L(C) = (C_c / C)^alpha_C, where C = 6 N D FLOPs and N is the best size for that compute.
 
-    C_c is in FLOPs here; the paper prints PF-days (`PF_DAY` FLOPs). On rows far from the best size the law has
+    C_c is in FLOPs here; the paper prints PF-days (``PF_DAY`` FLOPs). On rows far from the best size the law has
     nothing to say, so fit it to the frontier.
 
     References
