@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 JOBS ?= 2
 
-.PHONY: full demo test fuzz lint types layers docs clean python-version
+.PHONY: full demo test fuzz docs dist clean python-version
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py --out demo
@@ -30,6 +30,12 @@ full: test docs fuzz
 docs: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
+# the wheel and the source archive in dist/, tried in fresh environments of every Python 3.11 to 3.13 that is there
+dist: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python tests/dist/try_dist.py dist
+
 python-version:
 	@test -n "$(PYTHON)" || { echo "ragscale needs Python 3.11 or newer; the newest on the PATH is $$(python3 --version 2>&1 || echo none): install one, or run make PYTHON=/path/to/python3.11"; exit 1; }
 	@command -v $(PYTHON) >/dev/null || { echo "PYTHON=$(PYTHON) is not there"; exit 1; }
@@ -49,4 +55,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) demo docs/_build docs/gallery docs/reference/generated
+	rm -rf $(VENV) demo docs/_build docs/gallery docs/notebooks docs/reference/generated

@@ -1,12 +1,18 @@
-"""Sphinx configuration: MyST Markdown, numpydoc-style docstrings, and a gallery that runs every example."""
+"""Sphinx configuration: MyST Markdown, numpydoc-style docstrings, examples and notebooks that run in every build."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import ragscale
 
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+_HERE = Path(__file__).parent
+sys.path.insert(0, str(_HERE / "_ext"))
+(_HERE / "notebooks").mkdir(exist_ok=True)
+for notebook in (_HERE.parent / "examples").glob("*.ipynb"):
+    shutil.copyfile(notebook, _HERE / "notebooks" / notebook.name)
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -14,7 +20,7 @@ project = "ragscale"
 copyright = "the ragscale maintainers"
 version = release = ragscale.__version__
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
@@ -23,13 +29,17 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "links",
-    "mathml",
+    "formulas",
 ]
 nitpicky = True
 default_role = "py:obj"
-html_math_renderer = "mathml"
+html_math_renderer = "katex"
 maximum_signature_line_length = 88
-exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py", "gallery/**/*.zip", "gallery/**/*.json"]
+exclude_patterns = ["_build", "jupyter_execute", *(f"gallery/{end}" for end in ("*.ipynb", "*.py", "*.zip", "*.json"))]
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
@@ -63,3 +73,4 @@ sphinx_gallery_conf = {
 html_theme = "furo"
 html_title = "ragscale"
 html_static_path = ["_static"]
+html_css_files = ["pages.css"]

@@ -67,8 +67,11 @@ def contours(
     frame.counts("x", d_range)
     frame.counts("y", r_range)
     ax.set(xlim=d_range, ylim=r_range)
+    shades = {} if "colors" in kwargs else {"cmap": frame.shades()}
     d, r = np.geomspace(*d_range, 120), np.geomspace(*r_range, 120)
-    lines = ax.contour(d, r, point.predict(N, d[None, :], r[:, None]), **{"levels": 14, "linewidths": 1, **kwargs})
+    lines = ax.contour(
+        d, r, point.predict(N, d[None, :], r[:, None]), **{"levels": 14, "linewidths": 1, **shades, **kwargs}
+    )
     ax.clabel(lines, fontsize="x-small", fmt="%.3g")
     low, high = d_range[0] + r_range[0], d_range[1] + r_range[1]
     totals = np.asarray(budgets if len(budgets) else np.geomspace(low * 2, high / 1.5, 5), dtype=float)

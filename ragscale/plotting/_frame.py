@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,7 +21,8 @@ LABELS = {
     "share": "share of the store R/T",
 }
 _MOST_NAMES = 12
-_DECADES = (0.8, 2.2)  # up to the first ticks at 1, 2, 3, 5, 7; up to the second at 1, 2, 5; beyond at powers of ten
+Background = Literal["light", "dark", "any"]
+_TICKS = ((0.5, range(1, 10)), (0.8, (1, 2, 3, 5, 7)), (2.2, (1, 2, 5)))  # up to so many decades; beyond: powers of ten
 
 
 class Frame:
@@ -40,12 +41,19 @@ class Frame:
             ax = require("matplotlib.pyplot", "plot").subplots(layout="constrained")[1]
         self.ax: Any = ax
         self.ink = ax.xaxis.label.get_color()
-        self.dark = is_dark(ax)
-        self.muted = "0.65" if self.dark else "0.4"
+        self.background: Background = background(ax)
+        self.muted = {"light": "0.4", "dark": "0.65", "any": "0.5"}[self.background]
 
     def colours(self, sizes: Any) -> list[tuple[float, Any]]:
         """Pair every distinct size with a colour that can be seen on these axes."""
-        return size_colours(sizes, dark=self.dark)
+        return size_colours(sizes, background=self.background)
+
+    def shades(self) -> Any:
+        """Return the colour map in ``rcParams``, cut to what can be seen on these axes."""
+        mpl, colours = require("matplotlib", "plot"), require("matplotlib.colors", "plot")
+        return colours.ListedColormap(
+            mpl.colormaps[mpl.rcParams["image.cmap"]](np.linspace(*_ENDS[self.background], 256))
+        )
 
     def zero(self, y: float = 0.0) -> None:
         """Draw the level that values are compared with."""
@@ -82,7 +90,7 @@ class Frame:
         else:
             scale("log")
             decades = np.log10(positive.max() / positive.min())
-            subs = (1, 2, 3, 5, 7) if decades < _DECADES[0] else (1, 2, 5) if decades < _DECADES[1] else (1,)
+            subs = next((tuple(ticks) for most, ticks in _TICKS if decades < most), (1,))
             which.set_major_locator(ticker.LogLocator(base=10, subs=subs, numticks=9))
         which.set_minor_formatter(ticker.NullFormatter())
         which.set_major_formatter(ticker.FuncFormatter(lambda value, _: count(value)))
@@ -114,15 +122,20 @@ class Frame:
         return self.ax
 
 
-def is_dark(ax: Any) -> bool:
-    """Say whether the background of axes is dark."""
-    to_rgba = require("matplotlib.colors", "plot").to_rgba
-    colour = to_rgba(ax.get_facecolor())
-    if colour[3] < 0.5:  # seen through
-        colour = to_rgba(ax.figure.get_facecolor())
+_ENDS: dict[str, tuple[float, float]] = {"light": (0.0, 0.85), "dark": (0.35, 1.0), "any": (0.32, 0.82)}
+
+
+def background(ax: Any) -> Background:
+    """Say what axes are drawn on; "any" where they are seen through, as on a page that follows the reader's setting."""
+    colours = require("matplotlib.colors", "plot")
+    face = colours.to_rgba(ax.get_facecolor())
+    return _background(face if face[3] >= 0.5 else colours.to_rgba(ax.figure.get_facecolor()))
+
+
+def _background(colour: Any) -> Background:
     if colour[3] < 0.5:
-        colour = tuple(1.0 - c for c in to_rgba(ax.xaxis.label.get_color())[:3])
-    return float(np.dot(colour[:3], (0.299, 0.587, 0.114))) < 0.5
+        return "any"
+    return "dark" if float(np.dot(colour[:3], (0.299, 0.587, 0.114))) < 0.5 else "light"
 
 
 def style(kwargs: dict[str, Any], **defaults: Any) -> dict[str, Any]:
@@ -131,7 +144,7 @@ def style(kwargs: dict[str, Any], **defaults: Any) -> dict[str, Any]:
     return {**defaults, **cbook.normalize_kwargs(kwargs, lines.Line2D)}
 
 
-def size_colours(sizes: Any, *, dark: bool | None = None) -> list[tuple[float, Any]]:
+def size_colours(sizes: Any, *, background: Background | None = None) -> list[tuple[float, Any]]:
     """Pair every distinct size, ascending, with a colour of the colour map in ``rcParams``.
 
     The map is cut where its colours would be lost: its light end on a light background, its dark end on a dark one.
@@ -140,8 +153,8 @@ def size_colours(sizes: Any, *, dark: bool | None = None) -> list[tuple[float, A
     ----------
     sizes : array-like
         Model sizes, repeated or not.
-    dark : bool, optional
-        Whether the background is dark; by default that of the current style.
+    background : {"light", "dark", "any"}, optional
+        By default that of the current style.
 
     Returns
     -------
@@ -154,12 +167,14 @@ def size_colours(sizes: Any, *, dark: bool | None = None) -> list[tuple[float, A
     [10000000.0, 30000000.0]
     """
     mpl = require("matplotlib", "plot")
-    if dark is None:
-        back = require("matplotlib.colors", "plot").to_rgba(mpl.rcParams["axes.facecolor"])
-        dark = float(np.dot(back[:3], (0.299, 0.587, 0.114))) < 0.5
+    shown: Background | None = background
+    if shown is None:
+        to_rgba = require("matplotlib.colors", "plot").to_rgba
+        face = to_rgba(mpl.rcParams["axes.facecolor"])
+        shown = _background(face if face[3] >= 0.5 else to_rgba(mpl.rcParams["figure.facecolor"]))
     unique = np.unique(np.asarray(sizes, dtype=float))
-    ends = (0.35, 1.0) if dark else (0.0, 0.85)
-    return list(zip(unique, mpl.colormaps[mpl.rcParams["image.cmap"]](np.linspace(*ends, len(unique))), strict=True))
+    shades = mpl.colormaps[mpl.rcParams["image.cmap"]](np.linspace(*_ENDS[shown], len(unique)))
+    return list(zip(unique, shades, strict=True))
 
 
 def count(value: float) -> str:

@@ -17,6 +17,7 @@ from ragscale import results as results_table
 from ragscale._extras import require
 from ragscale.errors import RagscaleError, RagscaleWarning, ResultsError
 from ragscale.fitting import bootstrap, fit_manifold
+from ragscale.results._metric_words import metric_words
 from ragscale.study._page import Page, format_cell
 from ragscale.study._report_answer import answer_section, answer_words
 from ragscale.study._report_evidence import Frame, controls_section, coverage_section, tasks_section
@@ -89,7 +90,7 @@ def write_report(
     way = chosen_way(study.config, store_source=store_source, k=k)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        page = Page(f"Memorise or retrieve: {metric}, {task or 'mean over tasks'}")
+        page = Page(f"Memorise or retrieve: {metric_words(metric)}, {task or 'mean over tasks'}")
         try:
             results: Frame = study.results()
         except ResultsError as error:
@@ -274,7 +275,7 @@ def _made(page: Page, study: Study, metric: str, way: dict[str, Any]) -> None:
     page.table(
         rows.drop(columns=[name for name in ("prompts",) if name in rows]),
         "results",
-        caption=f"All {format_cell(len(rows))} results in {metric}; study.results() has "
+        caption=f"All {format_cell(len(rows))} results in {metric_words(metric)}; study.results() has "
         f"{results['metric'].nunique()} metrics.",
         max_rows=8,
     )

@@ -14,6 +14,7 @@ from ragscale.decisions._surface import surface
 from ragscale.errors import RagscaleError, RagscaleWarning
 from ragscale.fitting import fit_manifold
 from ragscale.results import select
+from ragscale.results._metric_words import metric_words
 from ragscale.study._drawing import draw
 from ragscale.study._page import Page, format_cell
 from ragscale.study._report_evidence import Frame
@@ -55,7 +56,7 @@ def answer_words(fitted: Fitted, by_frequency: list[str]) -> list[str]:
     if best.regret is not None:
         words.append(
             f"{len(set(best.laws['law']))} laws fit these results equally well. If another of them than their mean is "
-            f"true, the recommended split costs at most {best.regret.worst:.2g} ({fitted.metric.replace('_', ' ')})."
+            f"true, the recommended split costs at most {best.regret.worst:.2g} ({metric_words(fitted.metric)})."
         )
     return words
 
@@ -75,14 +76,18 @@ def measured_best(table: Frame, budget: float, rises: bool) -> dict[float, tuple
     return found
 
 
+def _count(value: float) -> str:
+    return format_cell(value, digits=3)
+
+
 def _sentence(best: Allocation, measured: dict[float, tuple[float, float]], i: int) -> str:
     size, budget = float(np.ravel(best.N)[i]), float(np.ravel(best.budget)[i])
     d, r, share = (float(np.ravel(getattr(best, name))[i]) for name in ("D", "R", "share"))
-    head = f"With {format_cell(budget)} tokens and a model of {format_cell(size)} parameters: "
+    head = f"With {_count(budget)} tokens and a model of {_count(size)} parameters: "
     if r == 0:
         text = "all of them for pretraining, no store"
     else:
-        text = f"{format_cell(d)} for pretraining and {format_cell(r)} for the store ({100 * share:.0f} %"
+        text = f"{_count(d)} for pretraining and {_count(r)} for the store ({100 * share:.0f} %"
         if best.replicates:
             low, high = (float(np.ravel(x)[i]) for x in best.interval("share"))
             text += f", 95 % interval {100 * low:.0f} to {100 * high:.0f}"
@@ -90,11 +95,11 @@ def _sentence(best: Allocation, measured: dict[float, tuple[float, float]], i: i
     near = best.near_optimal
     if len(near):
         mine: Any = near[(near["N"] == size) & (near["budget"] == budget)]
-        spans = [f"{format_cell(a)} to {format_cell(b)}" for a, b in zip(mine["D_low"], mine["D_high"], strict=True)]
+        spans = [f"{_count(a)} to {_count(b)}" for a, b in zip(mine["D_low"], mine["D_high"], strict=True)]
         if spans and not (len(spans) == 1 and spans[0].split(" to ")[0] == spans[0].split(" to ")[1]):
             text += f"; anything from {' or '.join(spans)} for pretraining is as good as this can tell"
     if size in measured:
-        text += f"; the best split that was measured has {format_cell(measured[size][0])} for pretraining"
+        text += f"; the best split that was measured has {_count(measured[size][0])} for pretraining"
     return head + text + "."
 
 
@@ -111,19 +116,21 @@ def _budget_picture(page: Page, fitted: Fitted, budget: float) -> None:
         line = np.geomspace(tokens.min(), tokens.max(), 200)
         for size, colour in plotting.size_colours(rows["N"]):
             mine = rows[rows["N"] == size].groupby("D", as_index=False)["value"].mean()
-            ax.plot(mine["D"], mine["value"], "o", color=colour, label=format_cell(float(size)))
+            ax.plot(mine["D"], mine["value"], "o", color=colour, label=_count(float(size)))
             if fit.describes_data:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", RagscaleWarning)
                     store = np.maximum(budget - line, 0.0)
                     ax.plot(line, fit.predict(np.full_like(line, size), line, store), "-", color=colour, lw=1.3)
-        ax.set(xscale="log", xlabel="pretraining tokens D (the store holds the rest)", ylabel=fitted.metric)
-        ax.set_xticks(tokens, labels=[format_cell(count) for count in tokens])
+        ax.set(
+            xscale="log", xlabel="tokens for pretraining (the store holds the rest)", ylabel=metric_words(fitted.metric)
+        )
+        ax.set_xticks(tokens, labels=[_count(count) for count in tokens])
         ax.minorticks_off()
-        ax.set_title(f"a budget of {format_cell(budget)} tokens")
-        ax.legend(title="N", fontsize="x-small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        ax.set_title(f"a budget of {_count(budget)} tokens")
+        ax.legend(title="parameters", fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
-    draw(page, "answer", "Measured (points) and fitted (lines).", drawing, size=(6.5, 4))
+    draw(page, "answer", "Measured (points) and fitted (lines).", drawing, size=(7.2, 4))
 
 
 def _by_task(page: Page, fitted: Fitted, budget: float) -> None:
@@ -155,5 +162,6 @@ def _by_task(page: Page, fitted: Fitted, budget: float) -> None:
     page.table(
         pd.DataFrame(rows),
         "tasks-answer",
-        caption=f"The largest model and {format_cell(budget)} tokens, task by task.",
+        shown=True,
+        caption=f"The largest model and {_count(budget)} tokens, task by task.",
     )

@@ -12,6 +12,7 @@ from ragscale import plotting
 from ragscale.errors import FitError
 from ragscale.fitting import ScalingLaw, fit_manifold
 from ragscale.fitting.laws._coverage import Coverage, coverage_table
+from ragscale.results._metric_words import metric_words
 from ragscale.study._drawing import draw
 from ragscale.study._page import Page, format_cell
 
@@ -56,8 +57,8 @@ def tasks_section(page: Page, results: Frame, metric: str) -> None:
     page.table(
         hits.join(table).reset_index(),
         "tasks",
-        caption=f"Gains in {metric} over the closed book of the same checkpoint (positive: lower with passages), mean "
-        "over D and seeds, with the largest store of each D.",
+        caption=f"Gains in {metric_words(metric)} over the closed book of the same checkpoint (positive: lower with "
+        "passages), mean over D and seeds, with the largest store of each D.",
         max_rows=60,
     )
 
@@ -78,9 +79,9 @@ def controls_section(page: Page, results: Frame, metric: str) -> None:
             for size, colour in plotting.size_colours(wide["N"]):
                 mine = wide[wide["N"] == size]
                 ax.plot(mine["D"], mine[column], "o-", color=colour, label=format_cell(float(size)))
-            ax.axhline(0, color="0.4", lw=1)
-            ax.set(xscale="log", xlabel="pretraining tokens D", ylabel=f"{label}\n({metric})")
-            ax.legend(title="N", fontsize="x-small")
+            ax.axhline(0, color="0.5", lw=1)
+            ax.set(xscale="log", xlabel="pretraining (tokens)", ylabel=f"{label}\n{metric_words(metric)}")
+            ax.legend(title="parameters", fontsize="x-small")
 
         return drawing
 
@@ -90,7 +91,6 @@ def controls_section(page: Page, results: Frame, metric: str) -> None:
         "Left: what any passage brings over none. Right: what the gold passage brings over a random one.",
         panel("random", "gain of a random passage"),
         panel("gold over random", "gain of gold over random"),
-        size=(6, 4),
     )
     page.table(
         wide, "controls", caption=f"Gains over the closed book, mean over seeds and the tasks {', '.join(tasks)}."
@@ -177,4 +177,4 @@ def coverage_section(page: Page, results: Frame, metric: str, law: ScalingLaw) -
         "coverage",
         caption="Share of questions whose answer stands in the passages shown.",
     )
-    page.code(fit.summary())
+    page.code(fit.summary(), caption="The fit of this law in numbers.")

@@ -13,6 +13,7 @@ from ragscale import plotting
 from ragscale.decisions import critical_store, exchange_rate, knee_point, reading_threshold
 from ragscale.errors import FitError
 from ragscale.fitting import Bootstrap, ManifoldFit, fit_manifold
+from ragscale.results._metric_words import metric_words
 from ragscale.study._drawing import draw
 from ragscale.study._page import Page, format_cell
 from ragscale.study._report_evidence import Frame
@@ -62,7 +63,7 @@ class Fitted:
 def surface_section(page: Page, fitted: Fitted) -> None:
     """The surface with the points."""
     fit = fitted.surface()
-    page.code(fit.summary())
+    page.code(fit.summary(), caption="The fit in numbers: parameters with intervals, and what to be careful about.")
     shown = fit if fitted.boot is None else fitted.boot
     bands = "lines" if fitted.boot is None else "lines, 95 % bands over training runs"
     varied = [name for name in ("R", "D") if fitted.table[name].nunique() > 1]
@@ -130,18 +131,24 @@ def frontier_section(page: Page, fitted: Fitted) -> None:
                 of_size = mine[mine["N"] == size].groupby("D", as_index=False)[["R", "value", "predicted"]].mean()
                 ax.plot(of_size["D"], of_size["value"], "o", color=colour, label=format_cell(float(size)))
                 ax.plot(of_size["D"], of_size["predicted"], "-", color=colour, lw=1.3)
-            ax.set(xscale="log", xlabel="pretraining tokens D (the store holds T − D)", ylabel=fitted.metric)
+            ax.set(
+                xscale="log", xlabel="pretraining (tokens); the store holds T − D", ylabel=metric_words(fitted.metric)
+            )
             tokens = np.unique(mine["D"])
             ax.set_xticks(tokens, labels=[format_cell(float(count)) for count in tokens])
             ax.minorticks_off()
             ax.set_title(f"T = {format_cell(float(total_tokens))}")
-            ax.legend(title="N", fontsize="x-small")
+            ax.legend(title="parameters", fontsize="x-small")
 
         return drawing
 
     shown = [t for t in fitted.budgets if (held["budget"] == t).any()][-3:]
     draw(
-        page, "frontier", "Fixed budget: measured cells (points), prediction (lines).", *map(panel, shown), size=(5, 4)
+        page,
+        "frontier",
+        "Fixed budget: measured cells (points), prediction (lines).",
+        *map(panel, shown),
+        size=(4.6, 3.6),
     )
     columns = ["N", "budget", "D", "R", "seed", "value", "predicted", "error_percent"]
     page.table(held[[c for c in columns if c in held]], "frontier-cells", caption="Held-out cells.", max_rows=12)
