@@ -187,7 +187,7 @@ def prepare_prompts(
         "n_shot": n_shot,
         "seed": seed,
         "query": name,
-        "retriever": _retriever_name(retriever),
+        "retriever": retriever_name(retriever),
         "pmi": pmi,
         "max_length": limit,
     }
@@ -225,7 +225,8 @@ def prepare_prompts(
     return PreparedPrompts(asked, maker.prompts, settings, tokenizer, limit, maker.scored)
 
 
-def _retriever_name(retriever: Retriever | None) -> str:
+def retriever_name(retriever: Retriever | None) -> str:
+    """Return what results call a retriever."""
     return "none" if retriever is None else str(getattr(retriever, "name", type(retriever).__name__))
 
 
@@ -385,16 +386,26 @@ def _as_scored(task: Task, example: Example, model: LanguageModel, max_length: i
     """Turn a text with a prefix into context and continuation; leave every other example as it is."""
     if task.kind != "text" or task.prefix_words == 0:
         return example
+    prefix, scored = in_two(task, example)
+    tokens = model.encode([scored])[0][: max_length // 2]
+    return replace(example, question=prefix, answers=(model.decode([tokens])[0].rstrip("\N{REPLACEMENT CHARACTER}"),))
+
+
+def in_two(task: Task, example: Example) -> tuple[str, str]:
+    """Return the first words of a text, which are its query, and the rest, which is scored.
+
+    Raises
+    ------
+    TaskError
+        When nothing is left to score.
+    """
     parts = example.question.split(None, task.prefix_words)
     if len(parts) <= task.prefix_words:
         raise TaskError(
             f"text {example.id!r} has at most prefix_words={task.prefix_words} words: nothing is left to score"
         )
-    rest = parts[-1]
-    prefix = example.question[: len(example.question) - len(rest)].rstrip()
-    scored = example.question[len(prefix) :]
-    tokens = model.encode([scored])[0][: max_length // 2]
-    return replace(example, question=prefix, answers=(model.decode([tokens])[0].rstrip("\N{REPLACEMENT CHARACTER}"),))
+    prefix = example.question[: len(example.question) - len(parts[-1])].rstrip()
+    return prefix, example.question[len(prefix) :]
 
 
 def scored_texts(task: Task, example: Example) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import gammaincinv
 
 from ragscale.errors import ConfigError, ResultsError
 from ragscale.results._hit_rate_shapes import Hill, Monotone, Shape, fit_hill, isotonic
@@ -265,7 +265,7 @@ def _with_hill(curve: HitRateCurve, *, required: bool) -> HitRateCurve:
     seen = np.clip(curve.observed, 1e-12, 1 - 1e-12)
     terms = curve.observed * np.log(seen / expected) + (1 - curve.observed) * np.log((1 - seen) / (1 - expected))
     deviance, degrees = float(2 * (curve.n_questions * terms).sum()), len(curve.R) - 3
-    if not required and deviance > stats.chi2.ppf(_SURE, degrees):
+    if not required and deviance > 2 * gammaincinv(degrees / 2, _SURE):
         return replace(curve, deviance=deviance, degrees=degrees)
     found = (float(best[0]), float(best[1]), float(best[2]))
     return replace(curve, kind="hill", hill=found, deviance=deviance, degrees=degrees)

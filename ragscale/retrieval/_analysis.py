@@ -91,6 +91,10 @@ class Analyzer:
             known.clear()
         return [number for word in self.words(text) if (number := known[word]) >= 0]
 
+    def number(self, word: str) -> int:
+        """Return the term number of one of `words`, -1 for a stop word or a term never indexed."""
+        return self._known[word]
+
     def words(self, text: str) -> list[str]:
         """Split a text into lower-case words, stop words included."""
         if self._pattern is not None:

@@ -396,10 +396,22 @@ class Retriever(Sealed, ABC):
                 f"{directory} was indexed over {description['n_passages']} other passages than the {len(kept)} given: "
                 "index and passages do not belong together"
             )
+        return kind._opened(directory, description["arguments"], arguments, kept, _cumulative(kept))
+
+    @classmethod
+    def _opened(
+        cls,
+        directory: Path,
+        stored: dict[str, Any],
+        given: dict[str, Any],
+        passages: Sequence[Passage],
+        cumulative: NDArray[np.int64],
+    ) -> Self:
+        """Construct what was saved and read its index, over passages that are known to be those of the index."""
         with damaged(directory):
-            self = kind._restore(directory, description["arguments"], arguments, kept)
+            self = cls._restore(directory, stored, given, passages)
         self._prefixes = {}
-        self._set_passages(kept, _cumulative(kept))
+        self._set_passages(passages, cumulative)
         with unsealed(self), damaged(directory):
             self._load(directory)
         return self

@@ -267,16 +267,73 @@ class BM25Retriever(Retriever):
         return np.array([np.searchsorted(rows, n_in_store) for rows in postings], dtype=np.int64)[where]
 
     def _idf(self, n_holding: NDArray[np.int64], n_in_store: NDArray[np.int64]) -> NDArray[np.float32]:
-        n = self._n_scored(n_in_store)
-        return np.log(1 + (n - n_holding + 0.5) / (n_holding + 0.5)).astype(np.float32)
+        return _idf(n_holding, self._n_scored(n_in_store))
 
     def _norms(self, n_in_store: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return k1 (1 - b + b length / mean length), (n_length_classes, n_stores)."""
-        mean_length = np.maximum(self._total_length[n_in_store - 1] / np.maximum(self._n_scored(n_in_store), 1), 1e-9)
+        return self._norms_of(self._total_length[n_in_store - 1], self._n_scored(n_in_store))
+
+    def _norms_of(self, total_length: NDArray[np.int64], n_scored: NDArray[np.int64]) -> NDArray[np.float64]:
+        mean_length = np.maximum(total_length / np.maximum(n_scored, 1), 1e-9)
         return self.k1 * ((1 - self.b) + self.b * self._class_lengths[:, None] / mean_length)
 
     def _n_scored(self, n_in_store: NDArray[np.int64]) -> NDArray[np.int64]:
         return self._n_not_empty[n_in_store - 1] if self.length_encoding == "lucene" else n_in_store
+
+    # As one of several shards of an index, see _shards.py
+
+    def _lengths_in(self, n_in_store: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the terms, and the passages that are scored, among the first n passages, for n from 0."""
+        last = np.maximum(n_in_store - 1, 0)
+        lengths = np.where(n_in_store > 0, self._total_length[last], 0)
+        return lengths, np.where(n_in_store > 0, self._n_scored(last + 1), 0)
+
+    def _holding_in(self, terms: NDArray[np.int64], n_in_store: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Count the first n passages that hold each term, (n_terms, n_stores), for n from 0, rising."""
+        postings = (self._rows[self._starts[term] : self._starts[term + 1]] for term in terms.tolist())
+        return np.array([np.searchsorted(rows, n_in_store) for rows in postings], dtype=np.int64)
+
+    def _search_given(
+        self,
+        numbers: list[NDArray[np.int64]],
+        n_holding: NDArray[np.int64],
+        total_length: NDArray[np.int64],
+        n_scored: NDArray[np.int64],
+        *,
+        n_in_store: NDArray[np.int64],
+        k: int,
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Score this shard with the statistics of whole stores, of which it holds the first ``n_in_store`` passages.
+
+        ``n_holding`` is of every term of every query, (n_terms, n_stores).
+        """
+        bounds = np.cumsum([0, *map(len, numbers)])
+        terms = np.concatenate([np.empty(0, dtype=np.int64), *numbers])
+        idf, norms = _idf(n_holding, n_scored), self._norms_of(total_length, n_scored)
+        postings = (self._starts, self._rows, self._counts)
+        kernel = self._kernel()
+        if kernel is None:
+            from ragscale.retrieval._bm25_kernel import search_numpy
+
+            per_query = [idf[bounds[i] : bounds[i + 1]] for i in range(len(numbers))]
+            found = search_numpy(numbers, per_query, postings, self._length_class, norms, n_in_store, k)
+            return list(zip(*found, strict=True))
+        unique, where = np.unique(terms, return_inverse=True)
+        here = self._holding_in(unique, n_in_store)[where] if len(terms) else np.zeros_like(n_holding)
+        return [
+            kernel.search_open(
+                terms,
+                bounds,
+                postings,
+                self._length_class,
+                np.ascontiguousarray(idf[:, store]),
+                np.ascontiguousarray(here[:, store]),
+                np.ascontiguousarray(norms[:, store]),
+                n_in_store[store],
+                k,
+            )
+            for store in range(len(n_in_store))
+        ]
 
     def _in_whole(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
         """Return every posting's contribution over the whole index, every term's idf and every length class's norm."""
@@ -315,6 +372,10 @@ class BM25Retriever(Retriever):
     def _describe(self) -> dict[str, Any]:
         n_bytes = sum(getattr(self, f"_{name}").nbytes for name in _ARRAYS)
         return {"bytes": n_bytes, "n_terms": len(self._analyzer.vocabulary), "n_postings": len(self._rows)}
+
+
+def _idf(n_holding: NDArray[np.int64], n_scored: NDArray[np.int64]) -> NDArray[np.float32]:
+    return np.log(1 + (n_scored - n_holding + 0.5) / (n_holding + 0.5)).astype(np.float32)
 
 
 def _is_pattern(token_pattern: Any) -> bool:

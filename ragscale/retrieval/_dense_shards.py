@@ -15,9 +15,9 @@ from ragscale.errors import ConfigError
 from ragscale.passages import Passage
 from ragscale.retrieval._base import Retriever
 from ragscale.retrieval._dense import Answer, DenseRetriever, _Texts
-from ragscale.retrieval._dense_exact import ordered
 from ragscale.retrieval._embeddings import embed_queries
 from ragscale.retrieval._encoder import Encoder
+from ragscale.retrieval._shards import merged
 
 _SCHEMA, _VERSION = "ragscale.dense_shards", 1
 
@@ -95,7 +95,7 @@ class ShardedDenseRetriever(Retriever):
                 found = dict(zip(wanted, shard.search_vectors(vectors, k, n_passages=wanted), strict=True))
                 for i, n in enumerate(local):
                     if n:
-                        answers[i] = _merged(answers[i], found[n], start, k)
+                        answers[i] = merged(answers[i], found[n], start, k)
             start += shard.n_passages
         return answers
 
@@ -140,8 +140,3 @@ class ShardedDenseRetriever(Retriever):
 
 def _name(number: int) -> str:
     return f"shard-{number:04d}"
-
-
-def _merged(one: Answer, other: Answer, start: int, k: int) -> Answer:
-    rows = np.where(other[0] < 0, -1, other[0] + start)
-    return ordered(np.concatenate([one[0], rows], axis=1), np.concatenate([one[1], other[1]], axis=1), k)

@@ -168,6 +168,13 @@ def train_tokenizer(
     >>> tokenizer.decode(tokenizer.encode("the lowest: µ"))
     'the lowest: µ'
     """
+    return to_hugging_face(trained_tokenizer(documents, vocab_size, eos_token=eos_token, min_frequency=min_frequency))
+
+
+def trained_tokenizer(
+    documents: Iterable[Document | str], vocab_size: int, *, eos_token: str = "<|endoftext|>", min_frequency: int = 2
+) -> SplitTokenizer:
+    """Train as `train_tokenizer` does, without importing transformers, which takes seconds."""
     vocab_size = as_count("vocab_size", vocab_size)
     min_frequency = as_count("min_frequency", min_frequency)
     if isinstance(documents, str | bytes) or not isinstance(documents, Iterable):
@@ -177,7 +184,7 @@ def train_tokenizer(
         )
     if vocab_size < 257:
         raise ConfigError(f"vocab_size must be at least 257 (256 bytes and {eos_token!r}), got {vocab_size}")
-    return to_hugging_face(_train(documents, vocab_size, eos_token, min_frequency))
+    return _train(documents, vocab_size, eos_token, min_frequency)
 
 
 def _train(documents: Iterable[Document | str], vocab_size: int, eos_token: str, min_frequency: int) -> SplitTokenizer:

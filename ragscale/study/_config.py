@@ -67,8 +67,9 @@ class StudyConfig:
         every process, and a change in it makes a new index.
     passage_tokens, passage_overlap : int
         Windows of the store.
-    k : int
-        Passages in the prompt.
+    k : int, or sequence of int
+        Passages in the prompt. Several numbers are several surfaces in the results: one index and one retrieval, with
+        the largest, serve all.
     conditions : sequence of str
         Of ``closed-book, retrieved, oracle, random``; the first two always run.
     n_shot : int
@@ -83,6 +84,11 @@ class StudyConfig:
         Threads of each job: the same number gives the same bytes on any number of workers.
     n_workers : int
         Processes that split the corpus; any number gives the same split.
+    index_shards : int
+        Parts in which the index is built and kept, each by a job of its own, so that no machine holds all of it: BM25,
+        and flat dense indexes of a fitted encoder. Hits and scores are those of one index.
+    search_jobs : int
+        Jobs that share the questions when stores are searched; any number gives the same hits.
     processes_per_training : int
         Processes (GPUs) of one training run, started by torchrun when there is more than one.
     coverage_sizes : int
@@ -129,7 +135,7 @@ class StudyConfig:
     retriever: Retriever | type[Retriever] | RetrieverSpec | str | Mapping[str, Any] = "bm25"
     passage_tokens: int = 128
     passage_overlap: int = 0
-    k: int = 5
+    k: int | Sequence[int] = 5
     conditions: Sequence[str] = CONDITIONS
     n_shot: int = 0
     gold: Sequence[str] = ()
@@ -137,6 +143,8 @@ class StudyConfig:
     training: TrainConfig | Mapping[str, Any] = field(default_factory=TrainConfig)
     threads: int = 1
     n_workers: int = 1
+    index_shards: int = 1
+    search_jobs: int = 1
     processes_per_training: int = 1
     coverage_sizes: int = 24
     split_seed: int = 0
@@ -187,7 +195,12 @@ class StudyConfig:
     @property
     def numbers_of_passages(self) -> tuple[int, ...]:
         """Every k of the study."""
-        return (self.k,)
+        return self.k if isinstance(self.k, tuple) else (self.k,)  # type: ignore[return-value]
+
+    @property
+    def searches_apart(self) -> bool:
+        """Whether stores are searched by jobs of their own, before prompts are made."""
+        return len(self.numbers_of_passages) * self.index_shards * self.search_jobs > 1
 
     @property
     def is_synthetic(self) -> bool:
@@ -210,6 +223,7 @@ class StudyConfig:
         value["tasks"] = [task.to_dict() for task in value["tasks"]]
         value["training"] = value["training"].to_dict()
         value["retriever"] = value["retriever"].value
+        value["k"] = list(self.k) if isinstance(self.k, tuple) else self.k
         corpus = value["corpus"]
         if isinstance(corpus, Mapping):
             value["corpus"] = {name: dict(v) if isinstance(v, Mapping) else v for name, v in corpus.items()}

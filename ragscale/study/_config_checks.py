@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,8 @@ SOURCES = ("held-out", "seen")
 _COUNTS = (
     ("threads", 1),
     ("n_workers", 1),
+    ("index_shards", 1),
+    ("search_jobs", 1),
     ("processes_per_training", 1),
     ("coverage_sizes", 0),
     ("passage_tokens", 1),
@@ -45,13 +47,7 @@ def problems_of(config: StudyConfig, *, settled: bool) -> list[str]:
     for name in ("max_tokens", "max_length"):
         if getattr(config, name) is not None:
             _count(config, name, 1, found)
-    if isinstance(config.k, list | tuple):
-        found.append(
-            f"k = {list(config.k)!r} must be one whole number; for several k run a study for each in the same "
-            "directory: the split, the index and the trained models are shared"
-        )
-    else:
-        _count(config, "k", 1, found)
+    _check_k(config, found)
     if isinstance(config.tokenizer, str):
         if not config.tokenizer:
             found.append("tokenizer is empty: give a name, a path, or the size of a vocabulary to train")
@@ -83,6 +79,19 @@ def _count(config: StudyConfig, name: str, low: int, found: list[str]) -> None:
         found.append(f"{name} = {getattr(config, name)!r} must be a whole number of at least {low}")
     else:
         object.__setattr__(config, name, value)
+
+
+def _check_k(config: StudyConfig, found: list[str]) -> None:
+    """Make k one whole number, or a rising tuple of several."""
+    if isinstance(config.k, str) or not isinstance(config.k, Iterable):
+        _count(config, "k", 1, found)
+        return
+    several = [whole(value) for value in config.k]
+    if not several or any(value is None or value < 1 for value in several) or len(set(several)) < len(several):
+        found.append(f"k = {list(config.k)!r} must be whole numbers of at least 1, each once")
+        return
+    rising = sorted(value for value in several if value is not None)
+    object.__setattr__(config, "k", tuple(rising) if len(rising) > 1 else rising[0])
 
 
 def _check_lists(config: StudyConfig, found: list[str]) -> None:

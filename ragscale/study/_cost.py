@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import heapq
-import shutil
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,57 +11,23 @@ import pandas as pd
 
 from ragscale.errors import ConfigError
 from ragscale.study._config import StudyConfig
-from ragscale.study._graph import asked_conditions
-from ragscale.study._inputs import EvaluateInputs, TrainInputs
-from ragscale.study._jobs import Needs
+from ragscale.study._cost_before import GIB, before_models
+from ragscale.study._device import device_of
+from ragscale.study._graph_reading import asked_conditions
+from ragscale.study._measured import NOT_MEASURED, Measured
 from ragscale.study._plan import Cell, cells, model_training, prompt_length
 from ragscale.study._plan_result import StudyPlan
+from ragscale.study._reading_law import all_below_reading
 from ragscale.study._sizes import Sizes
 from ragscale.study._variants import variants
-from ragscale.training import DEVICES, Device, ModelConfig, dry_run, make_plan
+from ragscale.training import Device, ModelConfig, dry_run, make_plan
 
-_GIB = 2**30
-# measured on one core of a shared machine (benchmarks/results/splitting.json, retrieval.json)
-_SPLIT_TOKENS_PER_SECOND = 320_000
-_INDEX_TOKENS_PER_SECOND = 1_750_000
-_SEARCH_SECONDS_PER_PASSAGE = 3.2e-9
-_PROMPT_SECONDS = 2e-3
-_INDEX_BYTES_PER_TOKEN, _INDEX_MEMORY_PER_TOKEN = 9.0, 40.0
 # measured on an H200: scoring prompts with a 38M model reached a quarter of the share of the peak that training is
 # taken to reach, and every job begins with the imports, on a GPU with compiling
 _SCORING_SHARE = 0.25
-_START_SECONDS, _COMPILE_SECONDS = 8.0, 30.0
-_PASSAGE_BYTES_PER_TOKEN = 2.5
+START_SECONDS, COMPILE_SECONDS = 8.0, 30.0
 _SAMPLE_BYTES = 700.0
 _QUESTION_TOKENS = 40
-
-
-def device_of(device: str | Device | None) -> Device:
-    """Return a device by name; None takes the GPU of this machine, else a CPU core.
-
-    Raises
-    ------
-    ConfigError
-        For an unknown name.
-    """
-    if isinstance(device, Device):
-        return device
-    if device is None:
-        return _here()
-    if device not in DEVICES:
-        raise ConfigError(f"device must be one of {', '.join(DEVICES)} or a ragscale.training.Device, got {device!r}")
-    return DEVICES[device]
-
-
-def _here() -> Device:
-    if "torch" in sys.modules or shutil.which("nvidia-smi"):
-        import torch
-
-        if torch.cuda.is_available():
-            name = torch.cuda.get_device_name(0)
-            found = [known for known in DEVICES.values() if any(part in name for part in known.match)]
-            return found[0] if found else DEVICES["A100"]
-    return DEVICES["CPU-core"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +47,7 @@ def plan_study(
     n_devices: int,
     price_per_hour: float | None,
     n_questions: int | None,
+    measured: Measured = NOT_MEASURED,
 ) -> StudyPlan:
     """Return cells and stages with what they cost; see `ragscale.study.Study.plan`.
 
@@ -106,16 +71,15 @@ def plan_study(
     grid = cells(config, budget=sizes.budget, vocab_size=sizes.vocab_size)
     price = 0.0 if price_per_hour is None else float(price_per_hour)
     ladders = _ladders(config, sizes, grid, chosen)
-    common = {"sizes": sizes, "device": chosen, "n_questions": n_questions, "price": price}
+    common = {"sizes": sizes, "device": chosen, "n_questions": n_questions, "price": price, "measured": measured}
     rows = [_cell_row(config, cell, ladder=ladders[cell.model], **common) for cell in grid]
     table = pd.DataFrame(rows)
-    pieces = _pieces(config, grid, ladders, chosen, n_questions)
-    before = _before_models(config, sizes, grid, n_questions)
+    pieces = _pieces(config, grid, ladders, chosen, n_questions=n_questions, measured=measured)
+    before = before_models(config, sizes, grid, n_questions, measured)
     stages = _stage_table(config, table, pieces=pieces, before=before, ladders=ladders, n=n_questions or 0, price=price)
     slots = n_devices // per_run
-    wall = before["split"]["cpu_hours"] / config.n_workers + max(
-        makespan(pieces, slots), before["index"]["cpu_hours"] + before["retrieve"]["cpu_hours"]
-    )
+    asking = sum(before[stage]["cpu_hours"] for stage in before if stage != "split")
+    wall = before["split"]["cpu_hours"] / config.n_workers + max(makespan(pieces, slots), asking)
     return StudyPlan(
         cells=table,
         stages=stages,
@@ -123,6 +87,8 @@ def plan_study(
         device=chosen.name,
         n_devices=n_devices,
         price_per_hour=price_per_hour,
+        measured=measured.words,
+        below_reading=_below_reading(config, grid, ladders),
         note=sizes.note if n_questions is not None else f"{sizes.note}; the questions are not counted".lstrip("; "),
     )
 
@@ -145,6 +111,14 @@ def _ladders(config: StudyConfig, sizes: Sizes, grid: list[Cell], device: Device
     return found
 
 
+def _below_reading(config: StudyConfig, grid: list[Cell], ladders: dict[str, dict[str, Any]]) -> str:
+    """Warn of a study with stores whose models will not have begun to read."""
+    if not any(cell.R for cell in grid):
+        return ""
+    checkpoints = {(cell.D, ladders[cell.model]["plan"].config.batch_tokens) for cell in grid}
+    return all_below_reading(sorted(checkpoints), invented=config.is_synthetic)
+
+
 def _cell_row(
     config: StudyConfig,
     cell: Cell,
@@ -154,11 +128,14 @@ def _cell_row(
     device: Device,
     n_questions: int | None,
     price: float,
+    measured: Measured,
 ) -> dict[str, Any]:
     cost, trained = ladder["rows"][cell.D], cell.R == 0
     totals = set(config.grids[2].tokens(n_params=cell.N, budget=sizes.budget))
-    scoring = _scoring_hours(config, ladder["shape"], device, n_questions, store=cell.R, k=cell.k)
-    training = cost["hours"] * config.processes_per_training if trained else 0.0
+    scoring = scoring_hours(config, ladder["shape"], device, n_questions, store=cell.R, k=cell.k)
+    scoring *= measured.ratio("evaluate")
+    hours = cost["hours"] * measured.ratio("train", cell.model) if trained else 0.0
+    training = hours * config.processes_per_training
     return {
         "model": cell.model,
         "N": cell.N,
@@ -174,7 +151,7 @@ def _cell_row(
         "overlap": cell.overlap,
         "train_tokens": cost["trained_tokens"] if trained else 0,
         "train_flops": cost["flops"] if trained else 0.0,
-        "hours": cost["hours"] if trained else 0.0,
+        "hours": hours,
         "evaluation_hours": scoring,
         "device_hours": training + scoring,
         "money": (training + scoring) * price if price else float("nan"),
@@ -199,7 +176,7 @@ def _prompts_of(config: StudyConfig, store: int, k: int) -> tuple[int, int]:
     return n, min(prompt_length(config), _QUESTION_TOKENS + shown)
 
 
-def _scoring_hours(
+def scoring_hours(
     config: StudyConfig, shape: ModelConfig, device: Device, n_questions: int | None, *, store: int, k: int
 ) -> float:
     n, length = _prompts_of(config, store, k or config.numbers_of_passages[0])
@@ -208,23 +185,29 @@ def _scoring_hours(
 
 
 def _pieces(
-    config: StudyConfig, grid: list[Cell], ladders: dict[str, dict[str, Any]], device: Device, n_questions: int | None
+    config: StudyConfig,
+    grid: list[Cell],
+    ladders: dict[str, dict[str, Any]],
+    device: Device,
+    *,
+    n_questions: int | None,
+    measured: Measured,
 ) -> list[Piece]:
     """Return the jobs of training and evaluation with their hours, in the order of the study."""
     pieces: list[Piece] = []
     on_gpu = device.name != "CPU-core"
-    start = _START_SECONDS / 3600
+    start = START_SECONDS / 3600
     for name, ladder in ladders.items():
         plan = ladder["plan"]
         rate = device.peak_flops * device.mfu * config.processes_per_training * 3600
         per_token = ladder["shape"].flops(plan.config.seq_len)
-        compiling = _COMPILE_SECONDS / 3600 if on_gpu and plan.config.compile is not False else 0.0
+        compiling = COMPILE_SECONDS / 3600 if on_gpu and plan.config.compile is not False else 0.0
         for seed in config.seeds:
             trunk: tuple[int, ...] = ()
             branches: list[tuple[int, int]] = []
             for segment in plan.segments:
                 hours = plan.segment_tokens(segment) * per_token / rate + start + compiling
-                pieces.append(Piece(stage="train", hours=hours, after=trunk))
+                pieces.append(Piece(stage="train", hours=hours * measured.ratio("train", name), after=trunk))
                 if segment.tokens is None or plan.config.schedule == "wsd-s":
                     trunk = (len(pieces) - 1,)
                 if segment.tokens is not None:
@@ -234,10 +217,11 @@ def _pieces(
                 for variant in variants(config):
                     mine = variant.cells(of_run)
                     hours = sum(
-                        _scoring_hours(config, ladder["shape"], device, n_questions, store=c.R, k=c.k) for c in mine
+                        scoring_hours(config, ladder["shape"], device, n_questions, store=c.R, k=c.k) for c in mine
                     )
                     if mine:
-                        pieces.append(Piece(stage="evaluate", hours=hours + start, after=(place,)))
+                        hours = (hours + start) * measured.ratio("evaluate")
+                        pieces.append(Piece(stage="evaluate", hours=hours, after=(place,)))
     return pieces
 
 
@@ -271,37 +255,6 @@ def makespan(pieces: Sequence[Piece], n_slots: int) -> float:
     return float(now)
 
 
-def _before_models(
-    config: StudyConfig, sizes: Sizes, grid: list[Cell], n_questions: int | None
-) -> dict[str, dict[str, float]]:
-    """Return CPU hours, memory and disk of the stages that need no model."""
-    largest = [max((c.R for c in grid if c.source == source), default=0) for source in config.store_sources]
-    stores = {(cell.source, cell.R, cell.k) for cell in grid if cell.R}
-    width = 2 if sizes.vocab_size <= 2**16 else 4
-    read = sizes.budget + config.validation_tokens
-    questions = n_questions or 0
-    n_passages = sum(largest) / max(1, config.passage_tokens - config.passage_overlap)
-    n_prompts = questions * (len(stores) + 3)
-    split = {
-        "cpu_hours": read / _SPLIT_TOKENS_PER_SECOND / 3600,
-        "memory_gib": 0.5,
-        "disk_gib": read * (width + _PASSAGE_BYTES_PER_TOKEN) / _GIB if config.given_split is None else 0.0,
-    }
-    index = {
-        "jobs": sum(size > 0 for size in largest),
-        "cpu_hours": sum(largest) / _INDEX_TOKENS_PER_SECOND / 3600,
-        "memory_gib": 0.3 + max(largest) * _INDEX_MEMORY_PER_TOKEN / _GIB,
-        "disk_gib": sum(largest) * _INDEX_BYTES_PER_TOKEN / _GIB,
-    }
-    retrieve = {
-        "jobs": sum(bool(variant.cells(grid)) for variant in variants(config)),
-        "cpu_hours": (questions * n_passages * _SEARCH_SECONDS_PER_PASSAGE + n_prompts * _PROMPT_SECONDS) / 3600,
-        "memory_gib": index["memory_gib"] + n_prompts * prompt_length(config) * 40 / _GIB,
-        "disk_gib": n_prompts * prompt_length(config) * 4 / _GIB,
-    }
-    return {"split": split, "index": index, "retrieve": retrieve}
-
-
 def _stage_table(
     config: StudyConfig,
     table: Any,
@@ -319,8 +272,8 @@ def _stage_table(
     per_run = config.processes_per_training
     runs = len(config.seeds)
     training_disk = sum(max(row["disk_gib"] for row in ladder["rows"].values()) for ladder in ladders.values()) * runs
-    samples = n * len(table) * _SAMPLE_BYTES / _GIB
-    weights = max(ladder["shape"].n_params_total for ladder in ladders.values()) * 4 / _GIB
+    samples = n * len(table) * _SAMPLE_BYTES / GIB
+    weights = max(ladder["shape"].n_params_total for ladder in ladders.values()) * 4 / GIB
     for stage, memory, disk in (
         ("train", float(table["memory_gib"].max()), training_disk),
         ("evaluate", 1.0 + 2 * weights, samples),
@@ -337,52 +290,3 @@ def _stage_table(
     stages = pd.DataFrame([*rows, total])
     stages.insert(4, "money", stages["device_hours"] * price if price else float("nan"))
     return stages
-
-
-# What jobs ask of an executor ------------------------------------------------------------------------------------
-
-_MARGIN = 2.0  # a limit is an upper bound: time over the estimate costs nothing, time under it the job
-
-
-def needs_for(
-    config: StudyConfig, sizes: Sizes, *, device: str | Device | None, executor: Any
-) -> Callable[[str, Any], Needs]:
-    """Return what a job of a stage wants, from the plan of its training and the rates above."""
-    given = device if device is not None else getattr(executor, "device", None)
-    local = given is None and not getattr(executor, "fresh_process", callable(executor))
-    chosen = device_of(given) if given is not None or local else DEVICES["A100"]
-    gpus = 0 if chosen.name == "CPU-core" else 1
-    margin = _MARGIN
-    start = (_START_SECONDS + _COMPILE_SECONDS) / 3600
-    grid = cells(config, budget=sizes.budget, vocab_size=sizes.vocab_size)
-    before = _before_models(config, sizes, grid, 10_000)
-    shapes: Any = {model.name: model.shape_for(sizes.vocab_size) for model in config.models}  # type: ignore[union-attr]
-
-    def needs(stage: str, inputs: Any) -> Needs:
-        if isinstance(inputs, TrainInputs):
-            row = _train_needs(inputs, chosen)
-            hours = margin * row["hours"] + start
-            return Needs(gpus=gpus * inputs.n_processes, memory_gib=row["memory"], hours=hours, disk_gib=row["disk"])
-        if isinstance(inputs, EvaluateInputs):
-            shape = shapes[inputs.model]
-            hours = sum(_scoring_hours(config, shape, chosen, 2_000, store=R, k=inputs.k) for R in inputs.stores)
-            memory = 4.0 + 8 * shape.n_params_total / _GIB
-            return Needs(gpus=gpus, memory_gib=memory, hours=margin * hours + start)
-        cost = before.get("index" if stage == "check" else stage, before["split"])
-        hours = margin * cost["cpu_hours"] + 0.1
-        return Needs(memory_gib=2.0 + cost["memory_gib"], hours=hours, disk_gib=cost["disk_gib"])
-
-    return needs
-
-
-def _train_needs(inputs: TrainInputs, device: Device) -> dict[str, float]:
-    plan = make_plan(inputs.model, inputs.training, inputs.tokens)
-    segments = [s for s in plan.segments if s.tokens == inputs.D and (inputs.D is not None or s.stop == inputs.stop)]
-    tokens = sum(plan.segment_tokens(segment) for segment in segments)
-    dry: Any = dry_run(inputs.model, inputs.training, inputs.ladder, device=device, n_devices=inputs.n_processes)
-    rate = device.peak_flops * device.mfu * inputs.n_processes * 3600
-    return {
-        "hours": tokens * inputs.model.flops(inputs.training.seq_len) / rate,
-        "memory": 4.0 + float(dry["memory_gib"].max()),
-        "disk": float(dry["disk_gib"].max()),
-    }

@@ -9,7 +9,7 @@ from ragscale.training import ModelConfig, TrainConfig
 from ragscale.training._config import RUNTIME_FIELDS
 
 # raised when a stage writes something else for the same inputs: its jobs then have other names
-DATA_VERSION = {"split": 2, "check": 1, "index": 2, "retrieve": 2, "train": 2, "evaluate": 2}
+DATA_VERSION = {"split": 2, "check": 1, "index": 2, "search": 1, "retrieve": 2, "train": 2, "evaluate": 2}
 BM25 = "ragscale.retrieval:BM25Retriever"
 
 
@@ -52,7 +52,7 @@ class GivenSplit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexInputs:
-    """A retriever, its code where it is the user's own, and the largest store."""
+    """A retriever, its code where it is the user's own, and the largest store, or its i-th run of n."""
 
     retriever: str
     factory: str
@@ -62,6 +62,7 @@ class IndexInputs:
     threads: int
     tasks: tuple[str, ...] = ()
     store_source: str = "held-out"
+    part: tuple[int, int] = (0, 1)
 
     def counts(self) -> Any:
         """The retriever, its source and the store; threads where the retriever computes with torch."""
@@ -71,6 +72,7 @@ class IndexInputs:
             "source": self.source,
             "store_tokens": self.store_tokens,
             **_unless_held_out("store_source", self.store_source),
+            **({} if self.part == (0, 1) else {"part": list(self.part)}),
             **threads,
             "data_version": DATA_VERSION["index"],
         }
@@ -81,8 +83,32 @@ class IndexInputs:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SearchInputs:
+    """Questions, all or the i-th run of n, and the stores that they are searched in with the largest k."""
+
+    asked: Any
+    tasks: tuple[str, ...]
+    stores: tuple[int, ...]
+    coverage_stores: int
+    k: int
+    part: tuple[int, int]
+    threads: int
+    index: IndexInputs
+
+    def counts(self) -> Any:
+        """All but where files lie; the index is counted as a job before."""
+        threads = {} if self.index.factory == BM25 else {"threads": self.threads}
+        left = {"tasks", "threads", "index"}
+        fields = {name: value for name, value in asdict(self).items() if name not in left}
+        return {**fields, **threads, "data_version": DATA_VERSION["search"]}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RetrieveInputs:
-    """The questions, and how they are asked of every store."""
+    """The questions, and how they are asked of every store.
+
+    ``hits`` names the jobs that searched before; without them the job searches itself, with the same hits.
+    """
 
     asked: Any
     tasks: tuple[str, ...]
@@ -97,11 +123,12 @@ class RetrieveInputs:
     threads: int
     index: IndexInputs | None
     source: str = "held-out"
+    hits: tuple[str, ...] = ()
 
     def counts(self) -> Any:
         """All but where files lie; the index, and with it the source of the store, is counted as a job before."""
         threads = {} if self.index is None or self.index.factory == BM25 else {"threads": self.threads}
-        left = {"tasks", "gold", "threads", "index", "source"}
+        left = {"tasks", "gold", "threads", "index", "source", "hits"}
         fields = {name: value for name, value in asdict(self).items() if name not in left}
         return {**fields, **threads, "data_version": DATA_VERSION["retrieve"]}
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from ragscale._files import check_digest, file_digest, read_json, value_digest, write_json
 from ragscale.errors import CheckpointError
+from ragscale.study._device import here as device_here
 from ragscale.study._locks import is_held, only_worker
 
 _SCHEMA = "ragscale-job"
@@ -152,6 +153,11 @@ def _own_state(root: Path, job: Job) -> JobState:
     return JobState(job=job, state="waiting")
 
 
+def record_of(root: Path, job: Job) -> dict[str, Any]:
+    """Return what a done job noted: its time, and the machine it ran on."""
+    return read_json(folder_of(root, job) / "done.json", schema=_SCHEMA, version=_VERSION)
+
+
 def do_job(root: str, key: str, function: JobFunction, inputs: Any, parents: dict[str, str]) -> bool:
     """Do one job in this process; return whether it is done. A failure is written down with its traceback.
 
@@ -193,7 +199,7 @@ def do_jobs(root: str, several: list[tuple[Any, ...]]) -> list[bool]:
 
 
 def _place(here: dict[str, Any]) -> dict[str, Any]:
-    return {"host": here["host"], "started": here["started"]}
+    return {"host": here["host"], "started": here["started"], "device": device_here()}
 
 
 def _write_started(path: Path, record: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragscale.errors import ConfigError
+from ragscale.retrieval._shards import why_not_in_shards
 from ragscale.study._config import StudyConfig
 from ragscale.study._models import StudyModel
 from ragscale.training import ModelConfig, TrainConfig, make_plan
@@ -109,7 +110,7 @@ def _of_store(config: StudyConfig, tokens: int, store: int, budget: int) -> list
 
 
 def refuse_impossible(config: StudyConfig, *, budget: int | None, vocab_size: int) -> None:
-    """Refuse what no run could do: training plans of every model, and cells where T is known.
+    """Refuse what no run could do: training plans of every model, shards, and cells where T is known.
 
     Parameters
     ----------
@@ -130,6 +131,9 @@ def refuse_impossible(config: StudyConfig, *, budget: int | None, vocab_size: in
         grid = None if budget is None else cells(config, budget=budget, vocab_size=vocab_size)
     except ConfigError as error:
         problems.append(str(error))
+    retriever: Any = config.retriever
+    why = why_not_in_shards(retriever.build()) if config.index_shards > 1 else ""
+    problems += [f"index_shards = {config.index_shards}: {why}"] if why else []
     models: Any = config.models
     for model in models:
         shape = model.shape_for(vocab_size)

@@ -30,6 +30,10 @@ class StudyPlan(Result):
         Of one device.
     note : str
         What is estimated, such as T before the split is made; empty where nothing is.
+    measured : str
+        By which jobs of this study hours were corrected; empty where none of them is done.
+    below_reading : str
+        That no model of the study can be expected to read by its largest D; empty where one can.
     """
 
     cells: pd.DataFrame
@@ -39,6 +43,8 @@ class StudyPlan(Result):
     n_devices: int = 1
     price_per_hour: float | None = None
     note: str = ""
+    measured: str = ""
+    below_reading: str = ""
 
     _picture: ClassVar[str] = "costs"
 
@@ -100,16 +106,18 @@ class StudyPlan(Result):
         ]
         if self.price_per_hour is not None:
             lines[1] += f"; {self.money:,.2f} at {self.price_per_hour:g} an hour"
-        if self.note:
-            lines.append(self.note)
+        lines += self._said()
         return "\n".join([*lines, self.stages.to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep="")])
+
+    def _said(self) -> list[str]:
+        return [line for line in (self.note, self.measured, self.below_reading) if line]
 
     def __repr__(self) -> str:
         money = "" if self.price_per_hour is None else f", {self.money:,.2f}"
         return f"StudyPlan({len(self.cells)} cells, {_hours(self.device_hours)} of {self.device}{money})"
 
     def _repr_html_(self) -> str:
-        first, *rest = self.summary().splitlines()[: 3 + bool(self.note)]
+        first, *rest = self.summary().splitlines()[: 3 + len(self._said())]
         words = "<br>".join(html.escape(line) for line in (first, *rest))
         return f"<p>{words}</p>{self.stages.to_html(index=False, float_format='%.3g', na_rep='')}"
 

@@ -1,4 +1,4 @@
-"""Index, check, retrieve: what needs the retriever and no model."""
+"""Retrieve: the prompts of every question and store, which need no model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ragscale._files import atomic_write
@@ -16,81 +15,19 @@ from ragscale.evaluation import PreparedPrompts, Task, TorchModel, prepare_promp
 from ragscale.evaluation._coverage import UNKNOWN, can_be_found, contains_answer
 from ragscale.evaluation._evidence import answer_rows
 from ragscale.evaluation._patterns import any_of
+from ragscale.evaluation._prepare import retriever_name
 from ragscale.evaluation._prompt_files import save_prompts
 from ragscale.evaluation._queries import resolve_query
 from ragscale.retrieval import Retriever
-from ragscale.splitting import Store, as_source
-from ragscale.study._inputs import IndexInputs, RetrieveInputs
+from ragscale.splitting import as_source
+from ragscale.study._inputs import RetrieveInputs
+from ragscale.study._jobs import require_outputs
 from ragscale.study._own_code import import_own
 from ragscale.study._retrievers import RetrieverSpec
+from ragscale.study._stage_index import load_index, store_of
+from ragscale.study._stage_search import FoundBefore, is_costly, sizes_between
 from ragscale.study._stage_split import load_tasks, split_in
 from ragscale.study._threads import limited_threads
-
-_SAMPLE_PASSAGES, _SAMPLE_QUESTIONS = 300, 50
-# what a retriever must find depends on its language; its own store is looked at below
-_OF_WORDS = ("finds_what_is_there", "one_passage_is_enough")
-_NOT_HERE = "another_process_loads_it"  # the jobs of the study do, with the user's modules imported as they must be
-_COSTLY_PASSAGES = 20_000  # from here a retriever without nested search is asked at the grid's stores alone
-
-
-def check_own(folder: Path, inputs: IndexInputs, folders: dict[str, Path]) -> list[str]:
-    """Run the contract of a retriever of the user's own, and look whether it finds anything, before models train."""
-    from ragscale.testing._retriever import _CHECKS
-
-    import_own(inputs.modules())
-    spec = RetrieverSpec(inputs.retriever)
-    notes = []
-    with limited_threads(inputs.threads):
-        for name, check in _CHECKS.items():
-            if name == _NOT_HERE:
-                continue
-            try:
-                check(spec.build)
-            except AssertionError as error:
-                said = " ".join(str(error).split())[:500]
-                if name not in _OF_WORDS:
-                    raise ConfigError(
-                        f"{spec} breaks the contract of a retriever, which ragscale.testing.check_retriever tests: "
-                        f"{name}: {said}"
-                    ) from None
-                notes.append(f"{name}: {said}")
-        passages = list(_store(inputs, folders).passages[:_SAMPLE_PASSAGES])
-        texts = [example.question for task in load_tasks(inputs.tasks, folders["split"]) for example in task.examples]
-        texts = texts[:: max(1, len(texts) // _SAMPLE_QUESTIONS)][:_SAMPLE_QUESTIONS]
-        hits = spec.build().index(passages).search(texts, 5)
-    if texts and not (hits.ids >= 0).any():
-        raise ConfigError(
-            f"{spec} returned no passage for any of {len(texts)} questions from a store of {len(passages)} passages: "
-            "look at what its _search returns"
-        )
-    with atomic_write(folder / "notes.txt", "w", encoding="utf-8") as file:
-        file.writelines(f"{note}\n" for note in notes)
-    for note in notes:
-        warnings.warn(f"{spec}: {note}", StudyWarning, stacklevel=1)
-    return ["notes.txt"]
-
-
-def build_index(folder: Path, inputs: IndexInputs, folders: dict[str, Path]) -> list[str]:
-    """Index the largest store; it serves every smaller one."""
-    import_own(inputs.modules())
-    store = _store(inputs, folders)
-    shutil.rmtree(folder / "index", ignore_errors=True)  # a retriever saves into no folder that a kill left half full
-    with limited_threads(inputs.threads):
-        RetrieverSpec(inputs.retriever).build().index(store.passages).save(folder / "index")
-    return ["index/retriever.json"]
-
-
-def _store(inputs: IndexInputs, folders: dict[str, Path]) -> Store:
-    return split_in(folders["split"]).store(inputs.store_tokens, inputs.store_source)  # type: ignore[arg-type]
-
-
-def load_index(folder: Path, inputs: IndexInputs) -> Retriever:
-    """Return the retriever that `build_index` saved, its class imported first."""
-    import_own(inputs.modules())
-    spec = RetrieverSpec(inputs.retriever)
-    kind = spec.kind()
-    spec.build()  # a function that makes the retriever may define or import its class
-    return kind.load(folder / "index")
 
 
 def prepare_questions(folder: Path, inputs: RetrieveInputs, folders: dict[str, Path]) -> list[str]:
@@ -102,7 +39,7 @@ def prepare_questions(folder: Path, inputs: RetrieveInputs, folders: dict[str, P
     reader = TorchModel(torch.nn.Identity(), split.tokenizer, max_length=inputs.max_length)  # its tokenizer is used
     with limited_threads(inputs.threads), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        retriever = load_index(folders["index"], inputs.index) if inputs.index is not None else None
+        retriever = _retriever(folder, inputs, folders)
         prepared = prepare_prompts(
             tasks,
             reader,
@@ -129,12 +66,24 @@ def prepare_questions(folder: Path, inputs: RetrieveInputs, folders: dict[str, P
     return [*names, "coverage.csv", "warnings.txt"]
 
 
+def _retriever(folder: Path, inputs: RetrieveInputs, folders: dict[str, Path]) -> Retriever | None:
+    """Return what answers for the store: the index, or what was found in it before."""
+    if inputs.index is None or not inputs.hits:
+        return None if inputs.index is None else load_index(folders["index"], inputs.index)
+    searched = [folder.parent / key for key in inputs.hits]
+    for path in searched:
+        require_outputs(path)
+    import_own(inputs.index.modules())
+    name = retriever_name(RetrieverSpec(inputs.index.retriever).build())
+    return FoundBefore.read(name, searched, store_of(inputs.index, folders))
+
+
 def _refuse_nothing(prepared: PreparedPrompts, retriever: Retriever | None) -> None:
     """Refuse a retriever that found no passage for any question in any store: every cell would be a closed book."""
     shown = [asked.passages for cell in prepared.cells if cell.condition == "retrieved" for asked in cell.asked]
     if retriever is not None and shown and not any(shown):
         raise ConfigError(
-            f"{type(retriever).__name__} returned no passage for any of {len(shown)} questions over all stores: look "
+            f"{retriever_name(retriever)} returned no passage for any of {len(shown)} questions over all stores: look "
             "at what its _search returns"
         )
 
@@ -194,20 +143,17 @@ def _coverage_between(tasks: list[Task], retriever: Retriever, inputs: RetrieveI
 
 def _sizes_between(retriever: Retriever, inputs: RetrieveInputs) -> list[int]:
     """Return store sizes, evenly in their logarithms, from about twenty passages to the largest store."""
-    nested = type(retriever)._search_nested is not Retriever._search_nested
     if inputs.coverage_stores < 2 or "retrieved" not in inputs.conditions:
         return []
-    if not nested and retriever.n_passages > _COSTLY_PASSAGES:
+    if is_costly(retriever):
         warnings.warn(
-            f"{type(retriever).__name__} has no nested search, so hits are measured at the grid's stores alone: "
+            f"{retriever_name(retriever)} has no nested search, so hits are measured at the grid's stores alone: "
             "write _search_nested",
             StudyWarning,
             stacklevel=1,
         )
         return []
-    most = max(inputs.stores)
-    least = min(max(1, 20 * retriever.n_tokens // retriever.n_passages), max(1, most // 2))
-    return sorted({round(size) for size in np.geomspace(least, most, inputs.coverage_stores)} - {0})
+    return sizes_between(retriever.n_tokens, retriever.n_passages, max(inputs.stores), inputs.coverage_stores)
 
 
 def _mean(values: list[bool | None]) -> float:

@@ -9,7 +9,8 @@ from typing import Any
 from ragscale._files import atomic_write
 from ragscale.errors import SplitError
 from ragscale.evaluation import Task
-from ragscale.splitting import Split, as_source, split_corpus, train_tokenizer
+from ragscale.splitting import Split, as_source, split_corpus
+from ragscale.splitting._tokenizers import trained_tokenizer
 from ragscale.study._inputs import GivenSplit, SplitInputs
 from ragscale.study._task_specs import TaskSpec
 
@@ -25,7 +26,7 @@ def make_split(folder: Path, inputs: SplitInputs, folders: dict[str, Path]) -> l
     if isinstance(tokenizer, int):
         kept = folder / "tokenizer"
         if not (kept / "tokenizer.json").exists():
-            train_tokenizer(as_source(documents), tokenizer).save_pretrained(kept)
+            trained_tokenizer(as_source(documents), tokenizer).save(kept)
         tokenizer = str(kept)
     questions = load_tasks(inputs.tasks, folder) if inputs.tasks is not None else ()
     split_corpus(

@@ -8,22 +8,25 @@ import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from tqdm.auto import tqdm
 
 from ragscale import results as results_table
 from ragscale.errors import CheckpointError, ConfigError, FitError, ResultsError, StudyWarning
-from ragscale.fitting import ManifoldFit, fit_manifold
 from ragscale.splitting import Split
 from ragscale.study._config import StudyConfig
 from ragscale.study._contents import Contents
-from ragscale.study._cost import StudyPlan, needs_for, plan_study
+from ragscale.study._cost import plan_study
+from ragscale.study._device import device_of
 from ragscale.study._engine import Executor, Schedule, run_jobs
 from ragscale.study._graph import STAGES, split_job, study_jobs
 from ragscale.study._jobs import Job, JobState, Needs, damage, folder_of, require_outputs, state_of, states_of
+from ragscale.study._measured import Measured, measured_in
+from ragscale.study._needs import USUAL_QUESTIONS, device_for, expected_hours, needs_for
 from ragscale.study._plan import cells, refuse_impossible
+from ragscale.study._plan_result import StudyPlan
 from ragscale.study._retrievers import names_in
 from ragscale.study._sizes import Sizes, estimated_sizes
 from ragscale.study._stage_split import load_tasks, split_in
@@ -31,6 +34,9 @@ from ragscale.study._status import failures_in_words, status_html, status_table
 from ragscale.study._variants import one_way, part_of_a_table, read_coverage, with_source
 from ragscale.study.executors import OURS, check_executor
 from ragscale.training import Device
+
+if TYPE_CHECKING:
+    from ragscale.fitting import ManifoldFit
 
 _ORDER = ["task", "metric", "condition", "N", "D", "R", "store_source", "k", "seed"]
 
@@ -95,7 +101,9 @@ class Study:
     ) -> StudyPlan:
         """Return every cell and every stage with what they cost, before any is spent.
 
-        Before the split is made, T is ``max_tokens``, or estimated from the size of the corpus.
+        Before the split is made, T is ``max_tokens``, or estimated from the size of the corpus. Once jobs of this
+        study are done that took a minute or more, hours are corrected by what they took against the estimate; of
+        training and evaluation those count that ran on such a device.
 
         Parameters
         ----------
@@ -116,17 +124,32 @@ class Study:
         ------
         ConfigError
             When a training run cannot work, or no cell is left.
+
+        Warns
+        -----
+        StudyWarning
+            When all D of a study with stores lie clearly below the D at which models of its batches begin to read.
         """
         sizes = self._sizes()
         refuse_impossible(self.config, budget=sizes.budget, vocab_size=sizes.vocab_size)
-        return plan_study(
+        n_questions = self._n_questions()
+        plan = plan_study(
             self.config,
             sizes,
             device=device,
             n_devices=n_devices,
             price_per_hour=price_per_hour,
-            n_questions=self._n_questions(),
+            n_questions=n_questions,
+            measured=self._measured(sizes, device_of(device), n_questions or 0),
         )
+        if plan.below_reading:
+            warnings.warn(plan.below_reading, StudyWarning, stacklevel=2)
+        return plan
+
+    def _measured(self, sizes: Sizes, device: Device, n_questions: int) -> Measured:
+        """Return how the times of finished jobs compare with what was expected of them on such a device."""
+        expected = expected_hours(self.config, sizes, device, n_questions=n_questions)
+        return measured_in(self.directory, self._states(), expected, device)
 
     def _n_questions(self) -> int | None:
         """Return the questions of all tasks, or None where that takes more than reading files."""
@@ -245,7 +268,8 @@ class Study:
             raise ConfigError(f"the corpus could not be split ({where}):\n{state.error}")
         sizes = self._sizes()
         refuse_impossible(self.config, budget=sizes.budget, vocab_size=sizes.vocab_size)
-        jobs = self._jobs(needs_for(self.config, sizes, device=device, executor=executor))
+        measured = self._measured(sizes, device_for(device, executor), USUAL_QUESTIONS)
+        jobs = self._jobs(needs_for(self.config, sizes, device=device, executor=executor, measured=measured))
         self._contents.save()
         if until is not None:
             jobs = _with_ancestors([job for job in jobs if job.stage == until])
@@ -421,6 +445,8 @@ class Study:
         StudyWarning
             Naming the cells of the plan that are not evaluated, so that the fit lacks them.
         """
+        from ragscale.fitting import fit_manifold  # seconds of imports that the processes of jobs do without
+
         missing = self.missing_cells()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StudyWarning)  # said once, below

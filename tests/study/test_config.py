@@ -215,7 +215,7 @@ def test_all_problems_are_named_at_once():
         ({"seeds": (1.0,)}, "seeds"),
         ({"seeds": ()}, "seeds"),
         ({"seeds": ("a",)}, "seeds"),
-        ({"k": [1, 3]}, r"k = \[1, 3\] must be one whole number"),
+        ({"k": [1, 1]}, r"k = \[1, 1\] must be whole numbers of at least 1, each once"),
         ({"k": True}, "k = True"),
         ({"D": ["40k"]}, "D has values"),
         ({"D": [float("inf")]}, "D has values"),

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ragscale.errors import ConfigError
-from ragscale.study import Grid, StudyConfig, StudyPlan
+from ragscale.errors import ConfigError, StudyWarning
+from ragscale.study import Grid, Study, StudyConfig, StudyPlan
 from ragscale.study._cost import plan_study
 from ragscale.study._plan import cells, model_config, model_training, refuse_impossible
 from ragscale.study._sizes import Sizes, estimated_sizes
@@ -201,6 +201,31 @@ def test_the_plan_counts_both_sources_of_a_store():
     (share,) = table.query("store_source == 'seen' and D == 200_000 and R == 300_000")["seen_share"].unique()
     assert share == pytest.approx(2 / 3)
     assert (table.query("store_source == 'held-out'")["seen_share"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("most", "batch", "warned"), [(4_000_000, 8192, True), (6_000_000, 8192, False), (4_000_000, 2048, False)]
+)
+def test_a_grid_below_the_threshold_of_reading_is_said_before_anything_is_spent(tmp_path, most, batch, warned):
+    """ragscale-gpu begins at 13M with batches of 8,192: a third of that is clearly below, and half of it is not."""
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(json.dumps({"id": "a", "text": "one"}) + "\n")
+    options = {"corpus": str(corpus), "tasks": ["squad.jsonl"], "max_tokens": 10**8, "tokenizer": 512}
+    study = Study(config(**options, D=[10**6, most], training={"seq_len": 256, "batch_tokens": batch}), tmp_path / "s")
+    if not warned:
+        assert study.plan().below_reading == ""
+        return
+    with pytest.warns(StudyWarning, match=r"all D of this study lie below.*10\^5\.7.*2511\.16893.*4\.5e\+07.*a third"):
+        assert "all D of this study" in study.plan().summary()
+    assert Study(study.config.replace(R=[]), tmp_path / "s").plan().below_reading == "", "nothing is retrieved"
+
+
+def test_the_invented_world_is_read_sooner():
+    """The earliest of 60 runs began at 0.20M with batches of 1,536, where the law says 20M."""
+    early = config(D=[200_000], training={"seq_len": 96, "batch_tokens": 1536, "allow_short_runs": True})
+    assert plan(early).below_reading == ""
+    late = early.replace(D=[100_000], R=[50_000])
+    assert "earliest of 60 runs" in plan(late).below_reading
 
 
 def test_ratios_depend_on_the_model_and_counts_do_not():

@@ -108,7 +108,7 @@ def test_a_fit_and_a_report_are_of_one_source(both, tmp_path):
     assert both.fit(law=LAW).objective == found["held-out"] != found["seen"]
     with pytest.raises(ResultsError, match="'store_source' holds 2 values"):
         fit_manifold(select(results, metric="nll_per_token", task="rare"), LAW)
-    text = both.report(tmp_path / "report.md", n_resamples=0, store_source="seen").read_text()
+    text = both.report(tmp_path / "report.md", law=LAW, n_resamples=0, store_source="seen").read_text()
     assert "seen stores, k = 1" in text
     assert "report(..., store_source = 'held-out')" in text
     with pytest.raises(ConfigError, match="store_source = 'own' is not in this study; it has 'held-out', 'seen'"):
