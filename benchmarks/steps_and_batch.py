@@ -65,7 +65,7 @@ def repeats(folder: Path) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
 
 def judge(name: str, law: Any, train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
     start = time.process_time()
-    by: Any = {"by": "batch_tokens"} if "batch_tokens" in train else {}
+    by: Any = {"by": next(name for name in ("batch_tokens", "U") if name in train)}
     fit = rs.fit_manifold(train.assign(metric="loss", R=0.0), law, **by)
     further = {column: test[column].to_numpy(float) for column in fit.law.further_columns}
     predicted, seen = np.asarray(fit.predict(test["N"], test["D"], **further)), test["value"].to_numpy(float)

@@ -41,6 +41,7 @@ def evaluate(
     store_tokens: Sequence[int] | int = (0,),
     k: int = 5,
     condition: str | Sequence[str] = "retrieved",
+    n_iterations: int = 1,
     n_shot: int = 0,
     batch_tokens: int | None = None,
     seed: int = 0,
@@ -77,6 +78,9 @@ def evaluate(
         ``retrieved``: the k best passages of each store (and the closed book for R = 0); ``oracle``: the gold passage;
         ``random``: k passages of the smallest store that hold no answer, which separates evidence from the cost of a
         longer prompt.
+    n_iterations : int
+        Rounds of retrieval: above 1 the query is expanded by what was found and searched again, see
+        `IterativeRetriever`. Rows then say so in the column ``n_iterations``.
     n_shot : int
         Worked examples in the prompt.
     batch_tokens : int, optional
@@ -138,6 +142,7 @@ def evaluate(
             "store_tokens": (store_tokens, (0,)),
             "k": (k, 5),
             "condition": (condition, "retrieved"),
+            "n_iterations": (n_iterations, 1),
             "n_shot": (n_shot, 0),
             "seed": (seed, 0),
             "template": (template, None),
@@ -159,6 +164,7 @@ def evaluate(
             store_tokens=store_tokens,
             k=k,
             condition=condition,
+            n_iterations=n_iterations,
             n_shot=n_shot,
             seed=seed,
             template=template,
@@ -394,6 +400,7 @@ def _results(samples: pd.DataFrame, prepared: PreparedPrompts, identity: Mapping
             "retriever": settings["retriever"] if from_store else "none",
             "query": settings["query"] if cell.condition.startswith("retrieved") else "none",
             "n_shot": settings["n_shot"],
+            **({"n_iterations": settings["n_iterations"] if from_store else 1} if "n_iterations" in settings else {}),
             "hit_rate": _share(mine["hit"].tolist()),
             "answer_in_store": _share(mine["answer_in_store"].tolist()),
             "n_cut": sum(mine["cut"].tolist()),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ragscale._counts import whole_or_same
+from ragscale._counts import as_count, whole_or_same
 from ragscale._files import value_digest
 from ragscale.errors import ConfigError, EvaluationWarning, TaskError
 from ragscale.evaluation._arguments import check_arguments
@@ -131,6 +131,7 @@ def prepare_prompts(
     store_tokens: Sequence[int] | int = (0,),
     k: int = 5,
     condition: str | Sequence[str] = "retrieved",
+    n_iterations: int = 1,
     n_shot: int = 0,
     seed: int = 0,
     template: PromptTemplate | None = None,
@@ -169,6 +170,7 @@ def prepare_prompts(
     loaded = [load_task(task) if isinstance(task, str | os.PathLike) else task for task in listed]
     conditions = [condition] if isinstance(condition, str) or not isinstance(condition, Iterable) else list(condition)
     k, n_shot, seed = whole_or_same(k), whole_or_same(n_shot), whole_or_same(seed)
+    n_iterations = as_count("n_iterations", n_iterations, least=1)
     limit = model.max_length if max_length is None else whole_or_same(max_length)
     stores = check_arguments(
         loaded,
@@ -181,6 +183,8 @@ def prepare_prompts(
         max_length=limit,
         model=model,
     )
+    if n_iterations > 1:
+        retriever = _iterated(retriever, n_iterations)
     name, rule, sees_gold = resolve_query(query)
     settings = {
         "k": k,
@@ -190,6 +194,7 @@ def prepare_prompts(
         "retriever": retriever_name(retriever),
         "pmi": pmi,
         "max_length": limit,
+        **({"n_iterations": n_iterations} if n_iterations > 1 else {}),
     }
     source = EvidenceSource(
         retriever,
@@ -223,6 +228,15 @@ def prepare_prompts(
         warnings.warn(message, EvaluationWarning, stacklevel=3)
     tokenizer = model.tokenizer_fingerprint()
     return PreparedPrompts(asked, maker.prompts, settings, tokenizer, limit, maker.scored)
+
+
+def _iterated(retriever: Retriever | None, n_iterations: int) -> Retriever:
+    """Return the retriever, searched in several rounds."""
+    from ragscale.retrieval import IterativeRetriever
+
+    if retriever is None:
+        raise ConfigError(f"n_iterations = {n_iterations} needs a retriever: pass retriever=")
+    return IterativeRetriever(retriever, n_iterations=n_iterations).index(retriever.passages)
 
 
 def retriever_name(retriever: Retriever | None) -> str:

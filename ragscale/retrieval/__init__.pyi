@@ -22,6 +22,8 @@ from ._hits import top_k as top_k
 from ._hybrid import HybridRetriever as HybridRetriever
 from ._hybrid import Tuning as Tuning
 from ._hybrid import tune_weights as tune_weights
+from ._iterative import IterativeRetriever as IterativeRetriever
+from ._iterative import query_and_passages as query_and_passages
 from ._lucene import LuceneRetriever as LuceneRetriever
 from ._metrics import ndcg as ndcg
 from ._metrics import recall as recall
