@@ -26,7 +26,24 @@ from ragscale.retrieval import BM25Retriever, IterativeRetriever, Retriever, top
 from ragscale.testing import check_retriever
 
 NAME = re.compile(r"[A-Z0-9][\w'-]*(?: (?:of |the |de )?[A-Z0-9][\w'-]*)*")
-COMMON = {"a", "an", "the", "in", "on", "at", "he", "she", "it", "this", "what", "which", "who", "where", "when", "how"}
+COMMON = {
+    "a",
+    "an",
+    "the",
+    "in",
+    "on",
+    "at",
+    "he",
+    "she",
+    "it",
+    "this",
+    "what",
+    "which",
+    "who",
+    "where",
+    "when",
+    "how",
+}
 
 
 def names(text):
@@ -46,7 +63,9 @@ class GraphRetriever(Retriever):
         self.graph = nx.Graph()
         self.graph.add_nodes_from(range(len(passages)))
         for row, found in enumerate(held):
-            self.graph.add_weighted_edges_from((row, name, self.rarity[name]) for name in sorted(found))
+            self.graph.add_weighted_edges_from(
+                (row, name, self.rarity[name]) for name in sorted(found)
+            )
 
     def _search(self, queries, k):
         n = self.n_passages
@@ -55,13 +74,18 @@ class GraphRetriever(Retriever):
         for line, query in enumerate(queries):
             hit = first.ids[line] >= 0
             rows, found = first.ids[line][hit].tolist(), first.scores[line][hit]
-            start = {row: float(score) / float(found.sum()) for row, score in zip(rows, found, strict=True)}
+            start = {
+                row: float(score) / float(found.sum())
+                for row, score in zip(rows, found, strict=True)
+            }
             asked = [name for name in sorted(names(query)) if name in self.rarity]
             total = sum(self.rarity[name] for name in asked)
             start |= {name: self.weight * self.rarity[name] / total for name in asked}
             if not start:
                 continue
-            rank = nx.pagerank(self.graph, alpha=self.damping, personalization=start, tol=1e-10)
+            rank = nx.pagerank(
+                self.graph, alpha=self.damping, personalization=start, tol=1e-10
+            )
             values = np.array([rank[row] for row in range(n)])
             scores[line] = np.where(values > 1e-9, np.round(values, 9), -np.inf)
         return top_k(scores, k)
@@ -78,10 +102,16 @@ print(len(check_retriever(GraphRetriever)), "promises kept")
 # Neither the town nor the author stands in the question.
 
 store = [
-    Passage("novel", "Red Kites is a novel by Ada Stone about a lighthouse.", 11, "novel"),
-    Passage("author", "Ada Stone grew up in Lund, the daughter of a baker.", 11, "author"),
+    Passage(
+        "novel", "Red Kites is a novel by Ada Stone about a lighthouse.", 11, "novel"
+    ),
+    Passage(
+        "author", "Ada Stone grew up in Lund, the daughter of a baker.", 11, "author"
+    ),
     Passage("town", "Lund has a cathedral of the twelfth century.", 9, "town"),
-    Passage("birds", "The red kite is a bird of prey that nests in trees.", 12, "birds"),
+    Passage(
+        "birds", "The red kite is a bird of prey that nests in trees.", 12, "birds"
+    ),
     Passage("light", "A lighthouse warns ships of rocks and shoals.", 8, "light"),
 ]
 question = "In which town did the writer of Red Kites grow up?"
@@ -103,8 +133,16 @@ for way, retriever in ways.items():
 import pandas as pd
 
 rng = np.random.default_rng(0)
-parts = [["Al", "Bo", "Ca", "De", "El", "Fi"], ["mar", "ron", "sil", "ta", "vin"], ["", "a", "o"]]
-people = list(dict.fromkeys("".join(rng.choice(part) for part in parts) + " Hill" for _ in range(400)))[:60]
+parts = [
+    ["Al", "Bo", "Ca", "De", "El", "Fi"],
+    ["mar", "ron", "sil", "ta", "vin"],
+    ["", "a", "o"],
+]
+people = list(
+    dict.fromkeys(
+        "".join(rng.choice(part) for part in parts) + " Hill" for _ in range(400)
+    )
+)[:60]
 mentors = np.roll(rng.permutation(len(people)), 1)
 works = ["baker", "smith", "painter", "sailor", "clerk", "miner"]
 told = [
@@ -119,7 +157,10 @@ for way, retriever in ways.items():
     wanted = [{i, int(mentors[i])} for i in range(len(people))]
     rows[way] = {
         f"recall@{k}": np.mean(
-            [len(want & set(line[:k].tolist())) / len(want) for want, line in zip(wanted, hits.ids, strict=True)]
+            [
+                len(want & set(line[:k].tolist())) / len(want)
+                for want, line in zip(wanted, hits.ids, strict=True)
+            ]
         )
         for k in (2, 5, 10)
     }
