@@ -91,7 +91,7 @@ def test_the_onset_has_its_closed_form_and_meets_the_allocation(store):
 @pytest.mark.parametrize("price", [0.25, 1.0, 4.0])
 def test_the_knee_is_where_the_exchange_rate_is_the_ratio_of_prices(price):
     law, t = known("log1p")
-    knee = rs.knee_point((law, t), N=1e9, R=2e9, price_ratio=price)
+    knee = rs.knee_point((law, t), N=1e9, R=2e9, prices={"D": 1.0, "R": price})
     slope = t["C"] * t["eta"] / (1 + t["eta"] * 2e9)
     closed = (t["beta"] * t["B"] * price / slope) ** (1 / (t["beta"] + 1))  # a dear store pays later
     assert pytest.approx(closed, rel=1e-9) == knee.D
