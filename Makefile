@@ -25,6 +25,7 @@ fuzz: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/harness.py --inputs 1000 --kills 20 --out benchmarks/results/files.json
 
 # everything in its long form
+full: export RAGSCALE_FULL := 1
 full: test docs fuzz
 
 docs: $(VENV)/.dev

@@ -17,7 +17,7 @@ from ragscale.decisions._estimate import quantiles
 from ragscale.decisions._near_optimal import near_optimal
 from ragscale.decisions._regret import Regret, law_table
 from ragscale.decisions._split import best_split
-from ragscale.decisions._surface import Pooled, Subject, Surface, surface
+from ragscale.decisions._surface import SETTLED, Pooled, Subject, Surface, surface
 from ragscale.results import Result
 
 _BELOW = 10.0  # how far below the smallest D measured a recommendation may go
@@ -281,8 +281,7 @@ def allocate(
 def settled_verdict(found: Surface) -> str:
     """Return the words of a verdict that settles the split by itself: nothing helps, or nobody reads; else nothing."""
     verdict = getattr(found.source, "verdict", None)
-    kinds = {"nobody reads in this range", "no effect", "hurts"}
-    return verdict.text if verdict is not None and verdict.kind in kinds else ""
+    return verdict.text if verdict is not None and verdict.kind in SETTLED else ""
 
 
 def assemble(

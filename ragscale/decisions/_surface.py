@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Subject: TypeAlias = "ManifoldFit | Bootstrap | Comparison | tuple[str | ScalingLaw, Mapping[str, float]]"
 """A fit, a bootstrap, a comparison of laws, or a law with parameters in counts: what every decision takes."""
 
+SETTLED = frozenset({"nobody reads in this range", "no effect", "hurts"})
+"""Kinds of `Verdict` that settle the split of a budget by themselves: no store."""
+
 _EXTRAPOLATION = 10.0
 
 
@@ -61,6 +64,19 @@ class Surface:
         for part in self.members or (self,):
             if part.source is not None and part.source.unseen:
                 part.source.require(*variables, **counts)
+        if "R" in variables:
+            self._require_store()
+
+    def _require_store(self) -> None:
+        """Raise where the law knows no store, the rows have some, and whether these help is open or plain."""
+        if self.source is None or self.data is None or "R" in self.law.variables or not (self.data["R"] > 0).any():
+            return
+        verdict = self.source.verdict
+        if verdict.kind not in SETTLED:
+            raise FitError(
+                f"the law {self.law.name!r} has no term for a store, and these results have stores. {verdict.text} "
+                "Fit a law with R, rs.fit_manifold(results, law='log1p'), or add the rows that such a law needs"
+            )
 
     def stacked(self) -> Theta:
         """Return the point estimate and the replicates below each other, as (1 + S, 1) columns."""

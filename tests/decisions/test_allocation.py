@@ -150,6 +150,17 @@ def test_a_cost_of_inserting_text_makes_no_retrieval_the_better_answer():
         assert best.loss <= brute(*law_and_theta, 1e9, 5e10) + 1e-12
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in {"chinchilla", "effective_data"}])
+def test_no_gain_has_no_slope_even_where_its_shape_is_infinitely_steep(name):
+    law, theta = known(name, C=0.0)
+    for slope in law.gradient(1e9, 1e10, np.array([0.0, 1e9]), theta):
+        assert np.isfinite(slope).all()
+    assert (np.asarray(law.gradient(1e9, 1e10, np.array([0.0, 1e9]), theta)[2]) == 0.0).all()
+    assert (rs.exchange_rate((law, theta), N=1e9, D=1e10, R=[0.0, 1e9]).value == 0.0).all()
+    assert rs.compute_optimal((law, theta), flops=1e20, R="free", store_flops=1e9).R == 0.0
+    assert rs.knee_point((law, theta), N=1e9).status == "above"
+
+
 def test_no_gain_at_all_is_an_answer_in_words_and_not_an_error():
     for subject in (known("chinchilla"), known("log1p", C=0.0)):
         best = rs.optimal_allocation(subject, N=1e9, budget=[1e9, 1e12])

@@ -100,3 +100,32 @@ def test_two_stores_do_not_say_how_a_gain_grows(table: pd.DataFrame) -> None:
         with pytest.raises(FitError, match="add a third store size"):
             _ask(fit)[name]()
     assert float(rs.compute_optimal(fit, flops=1e21).N) > 0  # without a store the shape does not matter
+
+
+def test_a_law_without_a_store_does_not_say_that_stores_do_not_help(table: pd.DataFrame) -> None:
+    fit = rs.fit_manifold(table, "chinchilla")
+    assert fit.verdict.kind == "helps here"
+    for ask in (
+        lambda: rs.optimal_allocation(fit, N=1e9, budget=5e10),
+        lambda: rs.knee_point(fit, N=1e9),
+        lambda: rs.exchange_rate(fit, N=1e9, D=1e10, R=1e9),
+        lambda: rs.optimal_allocation(rs.bootstrap(fit, n_resamples=20, rng=0), N=1e9, budget=5e10),
+    ):
+        with pytest.raises(FitError, match=r"'chinchilla' has no term for a store.*Retrieval helps.*law='log1p'"):
+            ask()
+    assert rs.compute_optimal(fit, flops=1e20).N > 1e7  # which is not about a store
+    nothing = rs.fit_manifold(simulate("chinchilla", noise=0.002, rng=0), "chinchilla")
+    assert nothing.verdict.kind == "no effect"
+    best = rs.optimal_allocation(nothing, N=1e9, budget=5e10)
+    assert best.share == 0.0
+    assert nothing.verdict.text in best.summary()
+    closed = rs.fit_manifold(table[table["R"] == 0], "chinchilla")
+    assert rs.optimal_allocation(closed, N=1e9, budget=5e10).boundary == "R=0"
+
+
+def test_three_rows_of_one_store_are_no_reason_to_spend_everything_on_pretraining() -> None:
+    rows = load("knnlm_table3").query("split == 'dev'")
+    fit = rs.fit_manifold(rows)
+    assert "cannot be told from one trained model" in fit.summary()
+    with pytest.raises(FitError, match=r"no term for a store, and these results have stores\. It cannot be told"):
+        rs.optimal_allocation(fit, N=float(fit.data["N"].iloc[0]), budget=2.87e9)

@@ -77,7 +77,7 @@ class AdditiveLaw(GainLaw):
 
     def _gradient(self, n: np.ndarray, d: np.ndarray, r: np.ndarray, theta: Theta) -> tuple[Any, Any, Any]:
         dn, dd, _ = super()._gradient(n, d, r, theta)
-        return dn, dd, -theta.C * self.gain.rate(r, theta)
+        return dn, dd, -self.gain.sized_rate(theta.C, r, theta)
 
     def _gain_rate(self, n: np.ndarray, theta: Theta) -> GainRate | None:
         if not self.gain.is_concave(theta):
@@ -220,5 +220,5 @@ class LogRatio(AdditiveLaw):
 
     def _gradient(self, n: np.ndarray, d: np.ndarray, r: np.ndarray, theta: Theta) -> tuple[Any, Any, Any]:
         dn, dd, _ = BaseLaw._gradient(self, n, d, r, theta)
-        slope = -theta.C * self.gain.rate(r / n, theta)
+        slope = -self.gain.sized_rate(theta.C, r / n, theta)
         return dn - slope * r / n**2, dd, slope / n

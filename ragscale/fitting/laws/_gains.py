@@ -36,6 +36,11 @@ class Gain(ABC):
     def rate(self, x: np.ndarray, theta: Theta) -> Any:
         """Return dh/dx."""
 
+    def sized_rate(self, size: Any, x: np.ndarray, theta: Theta) -> Any:
+        """Return ``size`` dh/dx; no gain has no slope, not even at x = 0, where a root is infinitely steep."""
+        with np.errstate(invalid="ignore"):
+            return np.where(np.equal(size, 0.0), 0.0, size * self.rate(x, theta))
+
     @abstractmethod
     def log_rate(self, unit: Any, theta: Theta) -> LogRate:
         """Return R -> (ln dh(R / unit)/dR, its derivative in ln R)."""

@@ -101,7 +101,7 @@ class Interaction(ShapedLaw):
         dn, dd, _ = super()._gradient(n, d, r, theta)
         scale = theta.C * self._scale(theta, n, d)
         gained = scale * self.gain.value(r, theta)
-        return dn + theta.nu * gained / n, dd + theta.mu * gained / d, -scale * self.gain.rate(r, theta)
+        return dn + theta.nu * gained / n, dd + theta.mu * gained / d, -self.gain.sized_rate(scale, r, theta)
 
     _data_for = GainLaw._data_for
     _gain_limit = GainLaw._gain_limit
@@ -155,7 +155,7 @@ class Multiplicative(ShapedLaw):
         dn, dd, _ = super()._gradient(n, d, r, theta)
         a, b = powers(theta, n, d)
         left = 1.0 - theta.C * self.gain.value(r, theta)
-        return dn * left, dd * left, -(theta.A * a + theta.B * b) * theta.C * self.gain.rate(r, theta)
+        return dn * left, dd * left, -self.gain.sized_rate((theta.A * a + theta.B * b) * theta.C, r, theta)
 
     _data_for = GainLaw._data_for
     _gain_limit = GainLaw._gain_limit
