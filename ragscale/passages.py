@@ -26,6 +26,12 @@ class Document:
         The text, without the title.
     title, source : str
         Optional: the title, and where the document comes from (a stratum, a data set, a file).
+
+    Examples
+    --------
+    >>> from ragscale import Document
+    >>> Document("d1", "The sea rises twice a day.", title="Tides").title
+    'Tides'
     """
 
     id: str

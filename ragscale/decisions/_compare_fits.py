@@ -138,6 +138,15 @@ def compare_fits(
     References
     ----------
     Comparing procedures by their laws: Nezhurina et al. 2025, arXiv 2506.04598 (CLIP against MaMMUT).
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> fits = {name: rs.fit_manifold(rs.datasets.simulate("hill", noise=0.01, rng=rng), "hill")
+    ...         for name, rng in (("a", 0), ("b", 1))}
+    >>> found = rs.compare_fits(fits, n_resamples=20)
+    >>> found.names
+    ('a', 'b')
     """
     problems: list[str] = []
     given = counts(problems, allow_zero=("R",), R=R, **({} if compute is None else {"compute": compute}))

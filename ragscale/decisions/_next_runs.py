@@ -127,6 +127,16 @@ def next_runs(
     ----------
     Linear optimal design for predictions (V-optimality): Atkinson, Donev and Tobias 2007, chapter 10. Which runs for
     scaling laws: arXiv 2410.11840; the benchmark: arXiv 2604.22753.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import ragscale as rs
+    >>> table = rs.datasets.simulate("hill", noise=0.01, rng=0)[["N", "D", "R", "value"]]
+    >>> pool = pd.DataFrame({"N": [1e8, 1e9], "D": [1e11, 1e11]})
+    >>> chosen = rs.next_runs(table, pool, budget_flops=1e20, law="hill")
+    >>> bool(chosen.cost.sum() <= 1e20)
+    True
     """
     table = _measured(results, value)
     pool = _points(candidates, "candidates")

@@ -137,6 +137,13 @@ def reading_threshold(
     References
     ----------
     Small models that do not use even gold passages: arXiv 2603.11513.
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> found = rs.reading_threshold(rs.datasets.load("ragscale-gpu"), by="D")
+    >>> found.by, found.control
+    ('D', 'random')
     """
     problems = []
     if by not in _UNITS:

@@ -114,6 +114,14 @@ def substitution(
     ----------
     arXiv 2604.00715, Tables 9 and 10 (sigma, kappa); its script computes D_eff of the baseline and does not use
     it.
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> table = rs.datasets.simulate("hill", noise=0.01, rng=0)
+    >>> found = rs.substitution(table, rs.fit_manifold(table, "hill"))
+    >>> found.median_sigma > 0
+    True
     """
     if convention not in ("corrected", "paper"):
         raise ConfigError(f"convention = {convention!r} must be 'corrected' or 'paper'")

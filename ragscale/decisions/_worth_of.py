@@ -103,6 +103,15 @@ def worth_of(
     References
     ----------
     Gains by hits and misses: the law of reading of this library; cf. arXiv 2510.02657.
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> fit = rs.fit_manifold(rs.datasets.simulate_reading(row_noise=0.001, rng=0), "reading")
+    >>> better = lambda R: 1 - 0.5 * (1 - fit.hit_rate(R))
+    >>> found = rs.decisions.worth_of(better, over=fit.hit_rate, fit=fit)
+    >>> bool((found.table["gain"] > 0).all())
+    True
     """
     law = getattr(getattr(fit, "fit", fit), "law", None)
     if law is None or "hit_rate" not in law.further_columns:

@@ -79,6 +79,13 @@ def backtest(
     ----------
     Tashman 2000, Int. J. Forecasting 16(4) (rolling origins); Vovk, Gammerman and Shafer 2005, section 2.2 (conformal
     prediction).
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> fit = rs.fit_manifold(rs.datasets.simulate("chinchilla", noise=0.01, rng=0), "chinchilla")
+    >>> 0 <= rs.fitting.backtest(fit, n_resamples=20).coverage <= 1
+    True
     """
     data = peek(fit, "data")
     compute = np.log(data["N"].to_numpy(float)) + np.log(data["D"].to_numpy(float))

@@ -352,7 +352,15 @@ def diagnose(fit: ManifoldFit) -> Diagnostics:
 
 
 def retrieval_effect(table: pd.DataFrame, space: str = "log", confidence_level: float = 0.95) -> RetrievalEffect:
-    """Compare each trained model with itself: its rows with a store against its rows without."""
+    """Compare each trained model with itself: its rows with a store against its rows without.
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> table = rs.datasets.simulate("hill", noise=0.01, rng=0)
+    >>> rs.fitting.retrieval_effect(table).verdict
+    'helps'
+    """
     table = pd.DataFrame(table[~np.isin(conditions(table), [GOLD, RANDOM])])
     value = table["value"].to_numpy(float)
     outcome = np.log(value) if space == "log" else value

@@ -112,6 +112,13 @@ def fit_paper(results: Any, form: Form = "log", **columns: str) -> PaperFit:
     References
     ----------
     arXiv 2604.00715, equations 1 and 2, and DegenAI-Labs/RAG-Scaling-Laws, scripts/fit_scaling_law (501e43d).
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> paper = rs.fitting.fit_paper(rs.datasets.simulate("log1p", noise=0.01, rng=0), "log")
+    >>> paper.form
+    'log'
     """
     if form not in {"chinchilla", *_SHAPE}:
         raise ConfigError(f"form = {form!r} must be 'chinchilla', 'power', 'log', 'hill' or 'interactionlog'")

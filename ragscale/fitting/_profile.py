@@ -83,6 +83,14 @@ def profile(fit: ManifoldFit, name: str, *, confidence_level: float = 0.95, n_po
     ----------
     Bates and Watts 1988, Nonlinear Regression Analysis, section 6.1 (profile); Kent 1982, Biometrika 69(1), eq. 3.3
     (scaling for misspecified models).
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> fit = rs.fit_manifold(rs.datasets.simulate("hill", noise=0.01, rng=0), "hill")
+    >>> found = rs.fitting.profile(fit, "alpha", n_points=5)
+    >>> found.low < found.value < found.high
+    True
     """
     free = [parameter.name for parameter in fit.law.free]
     if name not in free:

@@ -49,6 +49,18 @@ def append(results: Any, path: str | os.PathLike[str]) -> None:
     ResultsError
         As for `write`; when the file holds anything but a results table; and when a new row gives another value for
         a measurement that is there already. The file is then unchanged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import pandas as pd
+    >>> import ragscale as rs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for seed in (0, 1):
+    ...         row = pd.DataFrame({"N": [1e6], "D": [1e7], "R": [0], "seed": [seed], "value": [3.2]})
+    ...         rs.results.append(row, f"{folder}/table.jsonl")
+    ...     len(rs.results.read(f"{folder}/table.jsonl"))
+    2
     """
     path = Path(path)
     suffix = suffix_of(path)

@@ -45,6 +45,16 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     -----
     ResultsWarning
         When a ``.jsonl`` ends in half a row: a run was killed while it wrote. The half row is left out.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import pandas as pd
+    >>> import ragscale as rs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rs.results.write(pd.DataFrame({"N": [1e6], "D": [1e7], "R": [0], "value": [3.2]}), f"{folder}/table.csv")
+    ...     rs.results.read(f"{folder}/table.csv")["value"].tolist()
+    [3.2]
     """
     path = Path(path)
     frame = read_frame(path)
@@ -67,6 +77,16 @@ def write(results: Any, path: str | os.PathLike[str]) -> None:
     ------
     ResultsError
         When the table has problems, the suffix is unknown, or a cell cannot be written in that format.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import ragscale as rs
+    >>> table = rs.datasets.simulate("log1p", noise=0.01, rng=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rs.results.write(table, f"{folder}/table.jsonl")
+    ...     len(rs.results.read(f"{folder}/table.jsonl")) == len(table)
+    True
     """
     path = Path(path)
     suffix = suffix_of(path)

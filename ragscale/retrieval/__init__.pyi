@@ -29,3 +29,7 @@ from ._metrics import ndcg as ndcg
 from ._metrics import recall as recall
 from ._rerank import CrossEncoder as CrossEncoder
 from ._rerank import Reranker as Reranker
+from ._trec import read_trec_qrels as read_trec_qrels
+from ._trec import read_trec_run as read_trec_run
+from ._trec import write_trec_qrels as write_trec_qrels
+from ._trec import write_trec_run as write_trec_run

@@ -40,6 +40,14 @@ def ndcg(hits: Hits, relevant: Relevant, passages: Sequence[Passage], *, k: int 
     References
     ----------
     Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 2002, section 2.2.
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> store = [rs.Passage("p1", "the sea", 2, "a"), rs.Passage("p2", "the moon", 2, "b")]
+    >>> hits = rs.retrieval.Hits([[1, 0]], [[2.5, 0.5]])
+    >>> rs.retrieval.ndcg(hits, [{"p1"}], store).round(3)
+    array([0.631])
     """
     discount = 1 / np.log2(np.arange(2, k + 2))
     values = np.full(hits.n_queries, np.nan)
@@ -55,6 +63,14 @@ def recall(hits: Hits, relevant: Relevant, passages: Sequence[Passage], *, k: in
     """Return the share of each query's relevant passages among its first k hits; NaN where nothing is relevant.
 
     Parameters as for `ndcg`; a passage is relevant when its grade is above 0.
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> store = [rs.Passage("p1", "the sea", 2, "a"), rs.Passage("p2", "the moon", 2, "b")]
+    >>> hits = rs.retrieval.Hits([[1, 0]], [[2.5, 0.5]])
+    >>> rs.retrieval.recall(hits, [{"p1"}], store, k=1)
+    array([0.])
     """
     values = np.full(hits.n_queries, np.nan)
     for query, grades in enumerate(_grades(relevant, hits)):

@@ -238,7 +238,9 @@ def _svg(figure: Figure, salt: str) -> str:
     with mpl.rc_context({"svg.hashsalt": salt, "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = text[text.index("<svg") :].replace(INK, "currentColor").replace("xlink:href", "href")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)  # which HTML does not need
     text = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{_anchor(salt)}-", text)
     return re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
 

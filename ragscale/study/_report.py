@@ -244,7 +244,8 @@ def _coverage(page: Page, study: Study, way: dict[str, Any]) -> None:
     page.table(
         rows[["task", "R", "n_questions", "hit_rate", "answer_in_store"]],
         "hit-rates",
-        caption="Share of questions whose answer stands in the passages shown, and anywhere in the store.",
+        caption="Share of questions whose answer stands in the passages shown, and anywhere in the store: "
+        "hit_rate and answer_in_store of study.coverage().",
         max_rows=12,
     )
 

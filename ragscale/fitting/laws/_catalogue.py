@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +73,11 @@ def law_classes() -> dict[str, type[ScalingLaw]]:
     return {law.name: law for law in (*BUILT_IN, Coverage, Reading, MemoryByFrequency, *LAWS)}
 
 
+def _near(name: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name.lower(), known, 1)
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
 def make_law(law: str | ScalingLaw, options: Mapping[str, Any] | None = None) -> ScalingLaw:
     """Return a law from its name in the catalogue, or the law itself."""
     if isinstance(law, ScalingLaw):
@@ -80,9 +86,8 @@ def make_law(law: str | ScalingLaw, options: Mapping[str, Any] | None = None) ->
         return law(**(options or {}))
     classes = law_classes()
     if law not in classes:
-        raise ConfigError(
-            f"law = {law!r} is not known; give a ScalingLaw or one of {', '.join(sorted(classes))}, see catalogue()"
-        )
+        near, known = _near(str(law), classes), ", ".join(sorted(classes))
+        raise ConfigError(f"law = {law!r} is not known{near}; give a ScalingLaw or one of {known}, see catalogue()")
     return classes[law](**(options or {}))
 
 
