@@ -22,7 +22,7 @@ from ragscale.fitting._hit_rate import drawn
 from ragscale.fitting._intervals import ends, finite, logarithm
 from ragscale.fitting._joint_fit import JointBootstrap, JointFit
 from ragscale.fitting._own import Own, peek
-from ragscale.fitting._resampling import independent, resampled
+from ragscale.fitting._resampling import REFITS, independent, resampled
 from ragscale.fitting._resampling_checks import check_resampling
 from ragscale.fitting._result import NOT_DETERMINED, ManifoldFit
 from ragscale.fitting.laws._law import Theta
@@ -66,6 +66,9 @@ class Bootstrap(Result):
         Drawn curves h(R), one for each replicate, of a law that reads ``hit_rate``: its questions are a sample too.
     seed : int
         From which `members` are drawn.
+    method : str
+        "refits"; or in words how well single Newton steps agree with refits, where there are more than 1,000 trained
+        models and they stand for most of the refits.
     """
 
     fit: ManifoldFit
@@ -76,6 +79,7 @@ class Bootstrap(Result):
     confidence_level: float
     hit_rate: HitRateDraws | None = None
     seed: int = 0
+    method: str = REFITS
 
     _picture: ClassVar[str] = "slices"
     _absent: ClassVar[dict[str, str]] = {
@@ -212,6 +216,8 @@ class Bootstrap(Result):
         head = (
             f"{self.n_resamples} resamples of {what}: {self.fit.law.name}, {100 * self.confidence_level:g} % intervals"
         )
+        if self.method != REFITS:
+            head += f"\n{self.method}"
         return f"{head}\n{self.params.to_string(float_format='{:.5g}'.format)}"
 
     def to_frame(self) -> pd.DataFrame:
@@ -330,7 +336,7 @@ def bootstrap(
 
         return bootstrap_jointly(fit, n_resamples=n_resamples, by=by, confidence_level=confidence_level, rng=rng)
     _warn_if_few(fit, by)
-    problem, solution = resampled(fit, n_resamples, by, generator)
+    problem, solution, method = resampled(fit, n_resamples, by, generator)
     size = problem.columns(solution.u, slopes=False).size
     return Bootstrap(
         fit=fit,
@@ -341,6 +347,7 @@ def bootstrap(
         confidence_level=confidence_level,
         hit_rate=drawn(fit, n_resamples, generator),
         seed=int(generator.spawn(1)[0].integers(2**31)),
+        method=method,
     )
 
 

@@ -107,7 +107,7 @@ def redundant(jacobian: np.ndarray) -> np.ndarray:
     scaled = np.nan_to_num(jacobian / np.where(silent, 1.0, length)[:, None])
     if not len(scaled):
         return silent
-    u, s, _ = np.linalg.svd(scaled, full_matrices=True)
+    u, s, _ = np.linalg.svd(scaled, full_matrices=scaled.shape[0] > scaled.shape[1])  # else an (n, n) matrix
     small = np.concatenate([s, np.zeros(len(scaled) - len(s))]) <= _REDUNDANT * max(float(s.max(initial=0.0)), 1e-300)
     return silent | (np.abs(u[:, small]) > 1e-2).any(axis=1)
 

@@ -155,6 +155,7 @@ class _Local:
     jacobian: np.ndarray
     bread: np.ndarray
     covariance: np.ndarray
+    inverse: np.ndarray  # of the Hessian; NaN where a parameter is held
     cluster: np.ndarray
     row_weight: np.ndarray
 
@@ -190,6 +191,7 @@ def _local(fit: ManifoldFit) -> _Local:
     open_ = np.zeros(len(p), dtype=bool)
     open_[free] = redundant(jacobian[0][free] * np.sqrt(weight[0]))
     covariance = np.full((len(p), len(p)), np.nan)
+    whole = covariance.copy()
     if free.any():
         size = np.sqrt(np.maximum(np.diag(bread), 1e-300))[free]
         inverse = None
@@ -204,9 +206,10 @@ def _local(fit: ManifoldFit) -> _Local:
         count, rows = len(scores), r.size
         correction = count / max(count - 1, 1) * (rows - 1) / max(rows - free.sum(), 1)
         part = scores[:, free]
+        whole[np.ix_(free, free)] = inverse
         covariance[np.ix_(free, free)] = correction * inverse @ (part.T @ part) @ inverse
     names = [q.name for q in (*problem.coefficients, *problem.nonlinear, *problem.link.parameters)]
-    return _Local(names, p, held, open_, jacobian[0], bread, covariance, group, curvature[0])
+    return _Local(names, p, held, open_, jacobian[0], bread, covariance, whole, group, curvature[0])
 
 
 def _tame(matrix: np.ndarray) -> np.ndarray:

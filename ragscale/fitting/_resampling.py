@@ -8,6 +8,7 @@ import pandas as pd
 from ragscale.errors import FitError
 from ragscale.fitting._experiments import clusters
 from ragscale.fitting._freedom import freedom
+from ragscale.fitting._one_step import CHECKED, MANY_MODELS, OneStep, agrees, disagreement, one_step
 from ragscale.fitting._own import peek
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.solver._problem import Problem
@@ -15,28 +16,53 @@ from ragscale.fitting.solver._refine import refine
 from ragscale.fitting.solver._solution import Solution, join
 
 _WEIGHTS = 4_000_000  # of one block: 32 MB in float64
+REFITS = "refits"
 
 
 def resampled(
     fit: ManifoldFit, n_resamples: int, by: str | tuple[str, ...], generator: np.random.Generator
-) -> tuple[Problem, Solution]:
-    """Return the refits of all resamples; the weights of a block of them exist at a time."""
+) -> tuple[Problem, Solution, str]:
+    """Return the optima of all resamples, and in words how they were found; the weights of a block exist at a time."""
     problem = fit.problem
     if by == "residuals":
         problem, weights = residual_resamples(fit, n_resamples, generator)
-        return problem, refit(problem, fit, weights)
+        return problem, refit(problem, fit, weights), REFITS
     data = peek(fit, "data")
     group = independent(data, by)
     count = int(group.max()) + 1
     models = freedom(fit, group).models_drawn(count)
     step = max(1, _WEIGHTS // max(len(data), count))
-    found = None
+    steps = _steps(fit, group, n_resamples)
+    found, words = None, REFITS
     for start in range(0, n_resamples, step):
         draws = drawn_models(models, count, min(step, n_resamples - start), generator)
-        part = refit(problem, fit, draws[:, group] * problem.table.weight)
+        first = 0
+        if steps is not None and start == 0:
+            first = min(CHECKED, len(draws))
+            found = refit(problem, fit, draws[:first, group] * problem.table.weight)
+            difference = disagreement(fit, steps.replicates(draws[:first]), found)
+            if agrees(difference):
+                words = f"one step each, whose spreads are within {difference:.0%} of those of {first} refits"
+            else:
+                steps = None
+        rest = draws[first:]
+        if steps is not None:
+            part = steps.replicates(rest)
+            lost = np.flatnonzero(~part.converged)
+            if lost.size:
+                part.put(lost, refit(problem, fit, rest[lost][:, group] * problem.table.weight))
+        else:
+            part = refit(problem, fit, rest[:, group] * problem.table.weight)
         found = part if found is None else join(found, part)
     assert found is not None
-    return problem, found
+    return problem, found, words
+
+
+def _steps(fit: ManifoldFit, group: np.ndarray, n_resamples: int) -> OneStep | None:
+    """Return what single steps need, where there are many experiments and one optimum that resamples can choose."""
+    if group.max() < MANY_MODELS or n_resamples < 5 * CHECKED or len(warm_starts(fit)) > 1:
+        return None
+    return one_step(fit, group)
 
 
 def independent(data: pd.DataFrame, by: str | tuple[str, ...]) -> np.ndarray:

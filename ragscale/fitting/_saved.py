@@ -189,6 +189,7 @@ def save_bootstrap(path: str | os.PathLike[str], boot: Bootstrap) -> None:
         "by": boot.by if isinstance(boot.by, str) else list(boot.by),
         "confidence_level": boot.confidence_level,
         "seed": boot.seed,
+        "method": boot.method,
         "parameters": list(boot.theta),
         "link_parameters": list(boot.link_values),
         "fit": fit_to_dict(boot.fit),
@@ -235,6 +236,7 @@ def _bootstrap_from_arrays(stored: dict[str, np.ndarray]) -> Bootstrap:
         confidence_level=head["confidence_level"],
         hit_rate=_draws(stored, head["hit_rate"]) if head.get("hit_rate") else None,
         seed=int(head.get("seed", 0)),
+        method=str(head.get("method", "refits")),
     )
 
 

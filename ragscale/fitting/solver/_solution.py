@@ -20,6 +20,15 @@ class Solution:
         """Return some of the batch."""
         return Solution(self.c[index], self.u[index], self.value[index], self.converged[index])
 
+    def put(self, index: np.ndarray, other: Solution) -> None:
+        """Replace some of the batch."""
+        self.c[index], self.u[index], self.value[index], self.converged[index] = (
+            other.c,
+            other.u,
+            other.value,
+            other.converged,
+        )
+
 
 def join(first: Solution, second: Solution) -> Solution:
     """Return both batches as one."""
