@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
 
 import ragscale as rs
 from ragscale.fitting import laws
@@ -26,7 +25,6 @@ HERE = Path(__file__).resolve().parent
 TASKS = {"hellaswag": 0.25, "arc_easy": 0.25, "arc_challenge": 0.25, "openbookqa": 0.25, "csqa": 0.2, "piqa": 0.5}
 TASKS |= {"socialiqa": 1 / 3}
 POINTS = 0.05
-LOG_REFERENCE = np.log(1e21)
 
 
 def halves(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -34,33 +32,6 @@ def halves(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     order = np.argsort((table["N"] * table["D"]).to_numpy(), kind="stable")
     cut = round(0.8 * len(order))
     return table.iloc[order[:cut]], table.iloc[order[cut:]]
-
-
-def line(log_c: np.ndarray, inverse: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return slope and intercept of log(inverse) on log_c by least squares, and the sum of squares."""
-    fitted = np.polyfit(log_c, np.log(inverse), 1)
-    return fitted, float(((np.polyval(fitted, log_c) - np.log(inverse)) ** 2).sum())
-
-
-def by_the_authors(rows: pd.DataFrame, held: pd.DataFrame, chance: float, ceiling: bool) -> tuple[np.ndarray, float]:
-    """Return what their rule and residual predict of the held-out rows, and E."""
-    log_c, ahead = (np.log(6 * part["N"] * part["D"]).to_numpy() - LOG_REFERENCE for part in (rows, held))
-    inverse = -np.log((rows["value"].to_numpy() - chance) / (1 - chance))
-    end = 0.0
-    if (
-        ceiling
-    ):  # log(-log Q' - E) is a straight line for every E, so E alone is searched, by its residual in log(-log Q')
-
-        def squares(e: float) -> float:
-            power = np.polyval(line(log_c, inverse - e)[0], log_c)
-            return float(((np.log(np.exp(power) + e) - np.log(inverse)) ** 2).sum())
-
-        grid = np.linspace(0.0, 0.98 * inverse.min(), 200)
-        best = grid[np.argmin([squares(e) for e in grid])]
-        near = (max(best - grid[1], 0.0), min(best + grid[1], grid[-1]))
-        end = float(minimize_scalar(squares, bounds=near, method="bounded").x)
-    power = np.exp(np.polyval(line(log_c, inverse - end)[0], ahead))
-    return chance + (1 - chance) * np.exp(-power - end), end
 
 
 def ways(rows: pd.DataFrame, held: pd.DataFrame, chance: float) -> Iterator[tuple[str, np.ndarray, float]]:
@@ -72,7 +43,8 @@ def ways(rows: pd.DataFrame, held: pd.DataFrame, chance: float) -> Iterator[tupl
         for label, part in (("all rows", rows), ("5 points above chance", above)):
             fit = rs.fit_manifold(part, law)
             yield f"{label}{suffix}", np.asarray(fit.predict(held["N"], held["D"])), float(fit.theta.get("E", 0.0))
-        yield f"authors' rule and residual{suffix}", *by_the_authors(above, held, chance, ceiling)
+        fit = laws.fit_direct(rows, law, margin=POINTS)
+        yield f"authors' rule and residual{suffix}", fit.predict(held["N"], held["D"]), fit.theta.get("E", 0.0)
 
 
 def main() -> None:

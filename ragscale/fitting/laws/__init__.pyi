@@ -13,6 +13,8 @@ from ._data_constrained import RepeatOrRetrieve as RepeatOrRetrieve
 from ._data_constrained import effective_parameters as effective_parameters
 from ._data_constrained import effective_tokens as effective_tokens
 from ._data_constrained import repeat_or_retrieve as repeat_or_retrieve
+from ._direct_fit import DirectFit as DirectFit
+from ._direct_fit import fit_direct as fit_direct
 from ._downstream import DirectCompute as DirectCompute
 from ._downstream import DirectDownstream as DirectDownstream
 from ._downstream import PassAtK as PassAtK
