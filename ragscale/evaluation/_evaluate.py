@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -192,6 +192,7 @@ def evaluate(
             **prepared.settings,
             "scoring": getattr(lm, "scoring", type(lm).__name__),
             "precision": _precision(lm, samples),
+            "path": getattr(lm, "path", None),
             "model": loaded.name,
         },
     )
@@ -214,11 +215,12 @@ def _run(model: LanguageModel, prepared: PreparedPrompts, out: Path | None) -> p
     known: dict[str, dict[str, Any]] = {}
     fingerprint = model.fingerprint() if out is not None else ""
     tables: list[list[dict[str, Any]]] = []
+    before: set[str | None] = set()  # precisions of cells that are finished already
     for place, cell in enumerate(prepared.cells):
         path = _cell_path(out, cell, fingerprint) if out is not None else None
         rows = _read_cell(path) if path is not None else None
         if rows is None:
-            used = _choose_precision(model, prepared)
+            used = _choose_precision(model, prepared, before)
             cells = [cell] if out is not None else _together(model, prepared, prepared.cells[place:], known)
             _score_missing(model, prepared, cells, known, used)
             _write_answers(model, prepared, cell, known)
@@ -226,6 +228,7 @@ def _run(model: LanguageModel, prepared: PreparedPrompts, out: Path | None) -> p
             if path is not None:
                 write_json(path, {"samples": rows}, schema=_SCHEMA, version=_VERSION)
         else:
+            before |= {row.get("precision") for row in rows}
             for row in rows:
                 names = ("logprobs", "greedy", "generated", "precision")
                 known.setdefault(row["prompt"], {name: row.get(name) for name in names})
@@ -240,11 +243,13 @@ def _run(model: LanguageModel, prepared: PreparedPrompts, out: Path | None) -> p
     return pd.DataFrame([row for rows in tables for row in rows])
 
 
-def _choose_precision(model: LanguageModel, prepared: PreparedPrompts) -> str | None:
-    """Let the model choose on all prompts, so that a resumed evaluation chooses as the first one did."""
+def _choose_precision(model: LanguageModel, prepared: PreparedPrompts, before: set[str | None]) -> str | None:
+    """Let the model choose on all prompts; a resumed evaluation goes on as it began."""
     choose = getattr(model, "choose_precision", None)
     if choose is None:
         return None
+    if len(before) == 1 and isinstance(name := next(iter(before)), str) and hasattr(model, "keep_precision"):
+        cast(Any, model).keep_precision(name)
     return choose([request for prompt in prepared.prompts.values() for request in prompt.requests]).used
 
 

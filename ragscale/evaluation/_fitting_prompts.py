@@ -80,6 +80,7 @@ class Fitter:
         self.start: Tokens = tuple(getattr(model, "start", ()))
         self._pieces = Pieces(model.encode)
         self._tokens: dict[str, list[int]] = {}
+        self._shortened: dict[tuple[str, int], str] = {}
         self._done: dict[Draft, Fitted] = {}
 
     def fit(self, drafts: Sequence[Draft]) -> list[Fitted]:
@@ -94,7 +95,10 @@ class Fitter:
         return [self._done[draft] for draft in drafts]
 
     def _fit(self, drafts: Sequence[Draft]) -> list[Fitted]:
-        self._remember({passage for draft in drafts for passage in draft.passages})
+        passages = {passage for draft in drafts for passage in draft.passages}
+        self._remember(passages)
+        if (limit := self.template.passage_tokens) is not None:
+            self._remember(set(self._shorten(sorted(passages), limit)))
         alone = self._lengths({text for draft in drafts for text in draft.continuations})
         plans = [self._plan(draft, max((alone[text] for text in draft.continuations), default=0)) for draft in drafts]
         self._shorten_by_estimate(plans)
@@ -253,10 +257,18 @@ class Fitter:
 
     def _truncate(self, passage: str, n: int) -> str:
         """Return the longest beginning of a passage that has at most n tokens."""
-        tokens = self._of(passage)
-        if len(tokens) <= n:
-            return passage
-        text = self.model.decode([tokens[:n]])[0].rstrip("\N{REPLACEMENT CHARACTER}")
+        return self._shorten([passage], n)[0]
+
+    def _shorten(self, passages: Sequence[str], n: int) -> list[str]:
+        """Return the beginnings of passages, all cut at once where that was not done before."""
+        long = [passage for passage in passages if len(self._of(passage)) > n and (passage, n) not in self._shortened]
+        texts = self.model.decode([self._of(passage)[:n] for passage in long])
+        for passage, text in zip(long, texts, strict=True):
+            self._shortened[passage, n] = self._beginning(passage, text.rstrip("\N{REPLACEMENT CHARACTER}"), n)
+        return [self._shortened.get((passage, n), passage) for passage in passages]
+
+    def _beginning(self, passage: str, text: str, n: int) -> str:
+        """Return the decoded text if the passage begins with it, else the longest beginning of n tokens."""
         if passage.startswith(text):
             return text
         low, high = 0, len(passage)  # the tokenizer normalises: search the place instead

@@ -20,6 +20,7 @@ CANDIDATES = ("bf16", "fp16")  # what "auto" tries, in this order
 SAMPLE = 256
 MOST_NATS_PER_TOKEN = 2e-3
 LEAST_SAME_RANK = 0.995
+TIMED = 64  # requests of the sample that are timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +59,19 @@ class Precision:
         What runs; the log-softmax is float32 in all of them.
     measured : mapping of str to Difference
         What "auto" measured, per format that it tried.
+    seconds : mapping of str to float
+        What a part of the sample took in each format, where that was measured.
     """
 
     asked: str
     used: str
     measured: Mapping[str, Difference] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for the settings of an evaluation."""
         measured = {name: asdict(difference) for name, difference in self.measured.items()}
-        return {"asked": self.asked, "used": self.used, "measured": measured}
+        return {"asked": self.asked, "used": self.used, "measured": measured, "seconds": dict(self.seconds)}
 
 
 def check_precision(precision: str) -> str:
@@ -97,12 +101,29 @@ def difference(requests: Sequence[ScoreRequest], exact: Sequence[Score], narrow:
     return Difference(float(np.mean(apart)) if apart else 0.0, float(np.mean(same)) if same else 1.0, len(requests))
 
 
+def is_worth_it(name: str, difference: Difference, seconds: Mapping[str, float]) -> bool:
+    """Whether "auto" takes a format: it hardly changes the scores, and is not slower than float32 where that is known.
+
+    Small models wait for the launches of kernels, of which a narrow format has more.
+
+    Examples
+    --------
+    >>> small = Difference(nats_per_token=1e-3, same_rank=1.0, n_requests=256)
+    >>> is_worth_it("bf16", small, {"float32": 1.36, "bf16": 2.07}), is_worth_it("bf16", small, {})
+    (False, True)
+    """
+    known = name in seconds and "float32" in seconds
+    return difference.is_small and (not known or seconds[name] < seconds["float32"])
+
+
 def choose(
     requests: Sequence[ScoreRequest],
     score: Callable[[Sequence[ScoreRequest], str], Sequence[Score]],
     candidates: Sequence[str],
+    *,
+    clock: Callable[[], float] | None = None,
 ) -> Precision:
-    """Return the first candidate whose difference on an even sample of the requests is small, else float32.
+    """Return the first candidate that is worth it on an even sample of the requests, else float32.
 
     Parameters
     ----------
@@ -112,15 +133,28 @@ def choose(
         ``score(requests, precision)``.
     candidates : sequence of str
         Formats to try, the fastest first; none on a CPU, where they gain nothing.
+    clock : callable, optional
+        Returns seconds; then a part of the sample is also timed, after it has been scored once. Leave it out where
+        what was timed now would not be what runs later, as before a compilation.
     """
     measured: dict[str, Difference] = {}
+    seconds: dict[str, float] = {}
     if not candidates or not requests:
         return Precision("auto", "float32")
     places = np.unique(np.linspace(0, len(requests) - 1, min(SAMPLE, len(requests))).astype(int)).tolist()
     sample = [requests[place] for place in places]
-    exact = score(sample, "float32")
+
+    def scored(name: str) -> Sequence[Score]:
+        found = score(sample, name)
+        if clock is not None:
+            start = clock()
+            score(sample[:: -(-len(sample) // TIMED)], name)
+            seconds[name] = clock() - start
+        return found
+
+    exact = scored("float32")
     for name in candidates:
-        measured[name] = difference(sample, exact, score(sample, name))
-        if measured[name].is_small:
-            return Precision("auto", name, measured)
-    return Precision("auto", "float32", measured)
+        measured[name] = difference(sample, exact, scored(name))
+        if is_worth_it(name, measured[name], seconds):
+            return Precision("auto", name, measured, seconds)
+    return Precision("auto", "float32", measured, seconds)

@@ -269,12 +269,14 @@ class _Maker:
         examples = [_as_scored(task, example, self.model, self.max_length) for example in task.examples]
         self.scored[task.name] = tuple(examples)
         fitter = Fitter(self.model, task.template, self.max_length)
-        shots = self._shots(task)
+        shots, digest = self._shots(task), task.digest
         made: dict[tuple[str, int], Cell] = {}
         for condition in conditions:
             for key, rows in self.source.of(task, examples, condition, stores):
                 if key not in made:
-                    made[key] = self._cell(task, examples, key, rows, fitter=fitter, shots=shots, found=found)
+                    made[key] = self._cell(
+                        task, examples, key, rows, fitter=fitter, shots=shots, found=found, task_digest=digest
+                    )
         return list(made.values())
 
     def _shots(self, task: Task) -> dict[str, tuple[str, ...]]:
@@ -305,6 +307,7 @@ class _Maker:
         fitter: Fitter,
         shots: Mapping[str, tuple[str, ...]],
         found: np.ndarray | None,
+        task_digest: str,
     ) -> Cell:
         condition, size = key
         rows = [row for row, passages in enumerate(evidence) if passages is not None]
@@ -343,7 +346,7 @@ class _Maker:
                 )
         digest = value_digest(
             {
-                "task": task.digest,
+                "task": task_digest,
                 "condition": condition,
                 "R": size,
                 "settings": dict(self.settings),

@@ -229,16 +229,30 @@ class Scorer:
             return contextlib.nullcontext()
         return torch.autocast(self.model.device.type, torch_dtype(precision))
 
+    def would_compile(self, requests: Sequence[ScoreRequest]) -> bool:
+        """Whether a call with these requests runs compiled blocks."""
+        if self.way != "steps" or not isinstance(self._bodies["float32"], Olmo2Body):
+            return False
+        if self._is_compiled or self.model.compile is not None:
+            return self._is_compiled or bool(self.model.compile)
+        n_tokens = sum(len(request.context) for request in requests)
+        return self.model.device.type == "cuda" and worth_compiling(n_tokens, self.model.n_params_total)
+
+    @property
+    def path(self) -> dict[str, Any]:
+        """What runs, in words, for the settings of an evaluation."""
+        body = type(self._bodies["float32"]).__name__ if self.way == "steps" else None
+        return {
+            "way": self.way,
+            "body": body,
+            "compiled": self._is_compiled,
+            "shares_prefixes": self.shares_prefixes,
+        }
+
     def _compile_if_worth(self, requests: Sequence[ScoreRequest]) -> None:
         import torch
 
-        if self._is_compiled or self.way != "steps" or not isinstance(self._bodies["float32"], Olmo2Body):
-            return
-        wanted = self.model.compile
-        if wanted is None:
-            n_tokens = sum(len(request.context) for request in requests)
-            wanted = self.model.device.type == "cuda" and 2 * n_tokens * self.model.n_params_total > _COMPILE_FROM
-        if not wanted:
+        if self._is_compiled or not self.would_compile(requests):
             return
         self._is_compiled = True
         for body in self._bodies.values():
@@ -295,6 +309,17 @@ class Scorer:
             self.way = "plain"
             return f"a 4-D mask changes this model's log-probabilities by {difference:.3g}"
         return None
+
+
+def worth_compiling(n_tokens: int, n_params: int) -> bool:
+    """Return whether a call on a GPU has so much to compute that compiling the blocks first is sooner done.
+
+    Examples
+    --------
+    >>> worth_compiling(1_000_000, 38_000_000), worth_compiling(2_000_000, 728_000_000)
+    (False, True)
+    """
+    return 2 * n_tokens * n_params > _COMPILE_FROM
 
 
 def _stamp(module: Any) -> list[tuple[int, int]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +56,8 @@ class TorchModel(LanguageModel):
     precision : {"auto", "float32", "bf16", "fp16"}
         Of the model's matrix products; the log-softmax is float32 in all. ``"auto"`` is float32 on a CPU. On a GPU it
         takes bf16, else fp16, where on a sample of the prompts log-probabilities differ from float32 by at most 0.002
-        nats per token in the mean and at least 99.5 % of the questions keep the order of their choices, else float32;
-        ``precision_chosen`` holds what was measured.
+        nats per token in the mean, at least 99.5 % of the questions keep the order of their choices, and it is not
+        slower, else float32; ``precision_chosen`` holds what was measured.
     compile : bool, optional
         Compile the blocks of an OLMo-2 model; by default on a GPU, when there is enough to score.
 
@@ -156,6 +157,9 @@ class TorchModel(LanguageModel):
         return [list(self.tokenizer.encode(text)) for text in texts]
 
     def _decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        if _decodes_by_backend(self.tokenizer):
+            rows = [[int(token) for token in row] for row in tokens]
+            return self.tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True)
         if hasattr(self.tokenizer, "batch_decode"):
             return self.tokenizer.batch_decode(
                 [list(row) for row in tokens], skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -166,6 +170,11 @@ class TorchModel(LanguageModel):
     def scoring(self) -> str:
         """Which path scores: ``"tree"``, or ``"plain: ..."`` and why."""
         return "not used yet" if self._scorer is None else self._scorer.scoring
+
+    @property
+    def path(self) -> dict[str, Any] | None:
+        """How rows are computed: by which way and body, compiled or not; None before anything was."""
+        return None if self._scorer is None else self._scorer.path
 
     @property
     def shares_prefixes(self) -> bool:
@@ -187,9 +196,17 @@ class TorchModel(LanguageModel):
                 self.precision_chosen = Precision(self.precision, self.precision)
             else:
                 with Evaluating(self.module):
+                    scorer = self._prepared()
                     candidates = CANDIDATES if self.device.type == "cuda" else ()
-                    self.precision_chosen = choose(requests, self._prepared().score, candidates)
+                    # eager kernels are not timed where compiled ones will run
+                    clock = None if scorer.would_compile(requests) else time.perf_counter
+                    self.precision_chosen = choose(requests, scorer.score, candidates, clock=clock)
         return self.precision_chosen
+
+    def keep_precision(self, name: str) -> None:
+        """Go on in the precision that earlier scores of the same evaluation were computed in, under ``"auto"``."""
+        if self.precision == "auto" and self.precision_chosen is None:
+            self.precision_chosen = Precision("auto", check_precision(name))
 
     def _score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         precision = self.choose_precision(requests)
@@ -260,6 +277,16 @@ def _first_known(tokenizer: Any, names: Iterable[str], default: int) -> int:
         if isinstance(value, int):
             return value
     return default
+
+
+def _decodes_by_backend(tokenizer: Any) -> bool:
+    """Whether a Hugging Face tokenizer decodes by its backend and nothing else, which it does six times as slowly."""
+    own = getattr(type(tokenizer), "_decode", None)
+    return (
+        getattr(own, "__module__", None) == "transformers.tokenization_utils_tokenizers"
+        and getattr(type(tokenizer).batch_decode, "__module__", None) == "transformers.tokenization_utils_base"
+        and hasattr(getattr(tokenizer, "backend_tokenizer", None), "decode_batch")
+    )
 
 
 def _start_tokens(tokenizer: Any, add_bos: bool | None) -> Tokens:

@@ -7,8 +7,9 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from ragscale.evaluation import PromptTemplate, prepare_prompts
+from ragscale.evaluation import PromptTemplate, TorchModel, prepare_prompts
 from ragscale.evaluation import _pieces as pieces_module
+from ragscale.evaluation._fitting_prompts import Fitter
 from ragscale.evaluation._pieces import Pieces
 
 
@@ -80,3 +81,43 @@ def test_prompts_are_the_same_as_without_pieces(lm, choice_task, retriever, monk
     expected = prepare_prompts(choice_task, lm, **asked)
     assert list(found.prompts) == list(expected.prompts)
     assert [p.requests for p in found.prompts.values()] == [p.requests for p in expected.prompts.values()]
+
+
+class Slow(TorchModel):
+    """Decodes as a tokenizer of any kind does, one text at a time."""
+
+    def _decode(self, tokens):
+        return [self.tokenizer.decode(list(row), skip_special_tokens=True) for row in tokens]
+
+
+@pytest.mark.parametrize("options", [{"max_length": 120}, {"template": PromptTemplate(passage_tokens=20)}])
+def test_passages_cut_together_are_those_cut_one_by_one(
+    module, tokenizer, choice_task, retriever, monkeypatch, options
+):
+    def shorten(self, passages, n):
+        texts = []
+        for passage in passages:
+            tokens = self.model.encode([passage])[0]
+            text = self.model.decode([tokens[:n]])[0].rstrip("\N{REPLACEMENT CHARACTER}")
+            assert passage.startswith(text)
+            texts.append(text if len(tokens) > n else passage)
+        return texts
+
+    asked = {"retriever": retriever, "store_tokens": [900, retriever.n_tokens], "k": 4, "coverage": False, **options}
+    found = prepare_prompts(choice_task, TorchModel(module, tokenizer), **asked)
+    monkeypatch.setattr(Fitter, "_shorten", shorten)
+    expected = prepare_prompts(choice_task, Slow(module, tokenizer), **asked)
+    assert [p.requests for p in found.prompts.values()] == [p.requests for p in expected.prompts.values()]
+    assert [cell.asked for cell in found.cells] == [cell.asked for cell in expected.cells]
+    assert sum(a.cut.passages for cell in found.cells for a in cell.asked) > 40
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_a_cut_inside_a_character_ends_before_it(lm, n):
+    fitter = Fitter(lm, PromptTemplate(), 512)
+    texts = ["\u6771\u4eac tower", "\U0001f600\U0001f600", "<eos> is text", "plain words only here", ""]
+    for text, short in zip(texts, fitter._shorten(texts, n), strict=True):
+        assert text.startswith(short)
+        assert len(lm.encode([short])[0]) <= n
+        assert short == fitter._truncate(text, n)
+    assert lm.decode([[5, 0, 6], []]) == Slow(lm.module, lm.tokenizer).decode([[5, 0, 6], []])

@@ -12,7 +12,7 @@ from ragscale.evaluation import Score, ScoreRequest, TorchModel
 from ragscale.evaluation._cached_body import CachedBody
 from ragscale.evaluation._logprobs import NarrowHead, log_sum_exp
 from ragscale.evaluation._olmo2 import Olmo2Body
-from ragscale.evaluation._precision import SAMPLE, choose, difference
+from ragscale.evaluation._precision import SAMPLE, TIMED, Precision, choose, difference
 from ragscale.evaluation._steps import collate_steps, hidden_in_steps
 from ragscale.evaluation._tree import plain_rows, tree_row
 
@@ -149,7 +149,8 @@ def test_a_text_without_branches_is_one_causal_row(module, tokenizer, lm):
 def test_auto_is_float32_on_a_cpu_and_the_evaluation_says_so(module, tokenizer, choice_task):
     task = choice_task.limit(4)
     auto = rs.evaluate(TorchModel(module, tokenizer), task)
-    assert auto.info["precision"] == {"asked": "auto", "used": "float32", "measured": {}}
+    assert auto.info["precision"] == {"asked": "auto", "used": "float32", "measured": {}, "seconds": {}}
+    assert auto.info["path"] == {"way": "steps", "body": "Olmo2Body", "compiled": False, "shares_prefixes": True}
     assert set(auto.samples["precision"]) == {"float32"}
     exact = rs.evaluate(TorchModel(module, tokenizer), task, precision="float32")
     assert exact.samples["logprobs"].tolist() == auto.samples["logprobs"].tolist()
@@ -241,6 +242,44 @@ def test_auto_goes_on_to_the_next_format_and_a_value_that_is_not_finite_counts_a
     chosen = choose(asked, lambda few, name: [Score(found[name], (True, False))], ("bf16", "fp16"))
     assert chosen.used == "fp16"
     assert chosen.measured["bf16"].nats_per_token == np.inf
+
+
+@pytest.mark.parametrize(
+    ("seconds", "used"),
+    [
+        ({"float32": 1.36, "bf16": 2.07, "fp16": 1.8}, "float32"),  # 38M on an H200, which waits for launches
+        ({"float32": 5.0, "bf16": 1.0, "fp16": 1.0}, "bf16"),
+        ({"float32": 2.0, "bf16": 2.0, "fp16": 1.9}, "fp16"),
+    ],
+)
+def test_auto_takes_no_format_that_is_not_quicker(seconds, used):
+    asked = [ScoreRequest((i,), ((1,), (2,))) for i in range(300)]
+    now, calls = [0.0], []
+
+    def score(few, name):
+        calls.append((name, len(few)))
+        now[0] += seconds[name]
+        return [Score((-1.0, -2.0), (True, False)) for _ in few]
+
+    chosen = choose(asked, score, ("bf16", "fp16"), clock=lambda: now[0])
+    assert chosen.used == used
+    tried = [name for name, n in calls if n == SAMPLE]
+    assert chosen.as_dict()["seconds"] == pytest.approx({name: seconds[name] for name in tried})
+    # each is scored whole before a part of it is timed
+    assert calls == [call for name in tried for call in ((name, SAMPLE), (name, TIMED))]
+    assert choose(asked, score, ("bf16", "fp16")).used == "bf16"  # not timed
+
+
+def test_an_evaluation_that_goes_on_keeps_its_precision(module, tokenizer, choice_task, retriever, tmp_path):
+    def evaluate(lm, stores):
+        return rs.evaluate(lm, choice_task.limit(4), retriever=retriever, store_tokens=stores, out=tmp_path)
+
+    first = TorchModel(module, tokenizer)
+    first.precision_chosen = Precision("auto", "fp16")  # as measured on a GPU
+    assert set(evaluate(first, [0]).samples["precision"]) == {"fp16"}
+    again = evaluate(TorchModel(module, tokenizer), [0, 420])
+    assert again.samples["precision"].tolist() == ["fp16"] * 8
+    assert again.info["precision"]["used"] == "fp16"
 
 
 def test_auto_measures_with_the_model_itself(module, tokenizer):
