@@ -1,6 +1,7 @@
 """Evaluation against lm-eval's Hugging Face model, in one run: the same prompts, the same model, one thread.
 
-    python benchmarks/evaluation.py            # about 15 minutes on one core; --quick for a look
+    python benchmarks/evaluation.py                          # about 15 minutes on one core; --quick for a look
+    python benchmarks/evaluation.py --only seven_stores      # sections whose names contain this; others are kept
 
 Measures CPU seconds (wall seconds on a GPU), medians over repeats taken in turns:
 
@@ -27,6 +28,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +38,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Olmo2Config, Olmo2ForCausalLM, PreTrainedTokenizerFast
 
 import ragscale as rs
-from ragscale.evaluation import Example, PromptTemplate, Task, TorchModel, load_task
+from ragscale.evaluation import Example, PromptTemplate, Task, TorchModel, load_task, prepare_prompts
 from ragscale.passages import Passage
 from ragscale.retrieval import BM25Retriever
 
@@ -245,24 +247,31 @@ def fixed_cost(world, module, peer, folder, *, device, n_tasks: int) -> dict:
     return {"ours_s": round(ours, 4), "lm_eval_s": round(statistics.median(theirs), 3)}
 
 
-def store_sizes(module, tokenizer, task, retriever, *, device, sizes, k) -> dict:
-    lm = TorchModel(module, tokenizer)
-    rs.evaluate(lm, task.limit(4), retriever=retriever, store_tokens=sizes[-1:], k=k)
+def store_sizes(module, tokenizer, task, retriever, *, device, sizes, k, repeats) -> dict:
+    """Seven sizes against the largest alone, in turns; ``order`` is where the best passage stands."""
+    rs.evaluate(TorchModel(module, tokenizer), task.limit(4), retriever=retriever, store_tokens=sizes[-1:], k=k)
+    times: dict[str, list[float]] = {"one": [], "seven": []}
+    for _ in range(repeats):
+        for name, wanted in (("one", sizes[-1:]), ("seven", sizes)):
+            start = clock(device)
+            found = rs.evaluate(TorchModel(module, tokenizer), task, retriever=retriever, store_tokens=wanted, k=k)
+            times[name].append(clock(device) - start)
+    one, seven = (statistics.median(times[name]) for name in ("one", "seven"))
     start = clock(device)
-    rs.evaluate(TorchModel(module, tokenizer), task, retriever=retriever, store_tokens=sizes[-1:], k=k)
-    one = clock(device) - start
-    start = clock(device)
-    seven = rs.evaluate(TorchModel(module, tokenizer), task, retriever=retriever, store_tokens=sizes, k=k)
-    all_sizes = clock(device) - start
-    distinct = seven.samples["prompt"].nunique()
+    prepare_prompts(task, TorchModel(module, tokenizer), retriever=retriever, store_tokens=sizes, k=k)
+    preparing = clock(device) - start
+    distinct = found.samples["prompt"].nunique()
     return {
         "sizes": [int(size) for size in sizes],
         "questions": len(task),
         "k": k,
+        "order": task.template.order,
         "one_s": round(one, 2),
-        "seven_s": round(all_sizes, 2),
-        "ratio": round(all_sizes / one, 2),
+        "seven_s": round(seven, 2),
+        "ratio": round(seven / one, 2),
+        "repeats": repeats,
         "distinct_prompts_per_question": round(distinct / len(task), 2),
+        "preparing_ms_per_question_and_store": round(1e3 * preparing / len(task) / len(sizes), 2),
     }
 
 
@@ -300,6 +309,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer questions and repeats")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--data", type=Path, help="folder with qa/ and closed/ in ragscale's schema")
+    parser.add_argument("--only", nargs="*", default=[], help="sections whose names contain one of these")
+    parser.add_argument("--questions", type=int, default=60, help="of the sections on several stores")
+    parser.add_argument("--repeats", type=int, help="3 by default, 1 with --quick")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "evaluation.json")
     arguments = parser.parse_args()
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):  # read when lm-eval imports datasets, below
@@ -314,8 +326,8 @@ def main() -> None:
     module = world.model(device)
     retriever = BM25Retriever().index(world.passages)
     folder = Path(tempfile.mkdtemp(prefix="ragscale-benchmark-"))
-    peer = Peer(module, world, device)
-    repeats = 1 if quick else 3
+    peer: Peer | None = None
+    repeats = arguments.repeats or (1 if quick else 3)
     report: dict = {
         "machine": "one GPU" if device == "cuda" else "2 shared CPU cores, one thread",
         "clock": "wall seconds" if device == "cuda" else "CPU seconds",
@@ -327,38 +339,50 @@ def main() -> None:
         "model": f"random OLMo-2, {sum(p.numel() for p in module.parameters()):,} parameters, float32",
     }
 
-    def show(name: str, found: dict) -> None:
-        report[name] = found
-        print(f"{name}: {json.dumps(found)}", flush=True)
+    if arguments.only and arguments.out.exists():
+        report = {**json.loads(arguments.out.read_text(encoding="utf-8")), "versions": report["versions"]}
+
+    def show(name: str, measure: Callable[[], dict]) -> None:
+        if arguments.only and not any(part in name for part in arguments.only):
+            return
+        report[name] = measure() | {"measured_with": report["versions"]["ragscale"]}
+        print(f"{name}: {json.dumps(report[name])}", flush=True)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
-    peer.run([harness_task("warm", folder, ["Q:"] * 2, world.questions(2, seed=0))])
-    show("fixed_cost_per_task", fixed_cost(world, module, peer, folder, device=device, n_tasks=4 if quick else 12))
-    common = {"device": device, "repeats": repeats}
-    closed = {"n": 60 if quick else 250, "retriever": None, "k": 5, **common}
-    show("closed_book", compare("closed", world, module, peer, folder, **closed))
-    open_book = {"n": 12 if quick else 30, "retriever": retriever, "k": 5, **common}
-    show("five_passages", compare("open", world, module, peer, folder, **open_book))
-    show("generation", generation(world, module, device, n=32 if quick else 128))
-    total = retriever.n_tokens
-    sizes = [0, *(int(total * share) for share in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0))]
-    task = Task(name="stores", kind="multiple_choice", examples=world.questions(12 if quick else 60, seed=3))
-    for k in (1, 5):
-        found = store_sizes(module, world.tokenizer, task, retriever, device=device, sizes=sizes, k=k)
-        show(f"seven_stores_synthetic_k{k}", found)
+    def against_peer(name: str, **options) -> dict:
+        nonlocal peer
+        if peer is None:
+            peer = Peer(module, world, device)
+            peer.run([harness_task("warm", folder, ["Q:"] * 2, world.questions(2, seed=0))])
+        if name == "fixed":
+            return fixed_cost(world, module, peer, folder, device=device, **options)
+        return compare(name, world, module, peer, folder, device=device, repeats=repeats, k=5, **options)
+
+    show("fixed_cost_per_task", lambda: against_peer("fixed", n_tasks=4 if quick else 12))
+    show("closed_book", lambda: against_peer("closed", n=60 if quick else 250, retriever=None))
+    show("five_passages", lambda: against_peer("open", n=12 if quick else 30, retriever=retriever))
+    show("generation", lambda: generation(world, module, device, n=32 if quick else 128))
+    n_asked = 12 if quick else arguments.questions
+    task = Task(name="stores", kind="multiple_choice", examples=world.questions(n_asked, seed=3))
+    worlds = {"synthetic": (task, retriever)}
     if arguments.data:
         contexts, questions = real_data(arguments.data)
         lengths = [len(ids) for ids in TorchModel(module, world.tokenizer).encode([c["text"] for c in contexts])]
         order = np.random.default_rng(0).permutation(len(contexts)).tolist()
         passages = [Passage(contexts[i]["id"], contexts[i]["text"], lengths[i], contexts[i]["id"]) for i in order]
-        real = BM25Retriever().index(passages)
-        sizes = [0, *(int(real.n_tokens * share) for share in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0))]
-        for k in (1, 5):
-            template = replace(questions.template, passage_tokens=128)
-            few = replace(questions.limit(12 if quick else None), template=template)
-            found = store_sizes(module, world.tokenizer, few, real, device=device, sizes=sizes, k=k)
-            show(f"seven_stores_squad_k{k}", found)
+        template = replace(questions.template, passage_tokens=128)
+        real = replace(questions.limit(n_asked), template=template)
+        worlds["squad"] = (real, BM25Retriever().index(passages))
+    for name, (asked, index) in worlds.items():
+        sizes = [0, *(int(index.n_tokens * share) for share in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0))]
+        for k, order in ((1, "best_last"), (5, "best_last"), (5, "best_first")):
+            ordered = replace(asked, template=replace(asked.template, order=order))
+            options = {"device": device, "sizes": sizes, "k": k, "repeats": repeats}
+            show(
+                f"seven_stores_{name}_k{k}" + ("_best_first" if order == "best_first" else ""),
+                lambda t=ordered, i=index, o=options: store_sizes(module, world.tokenizer, t, i, **o),
+            )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ def prepare(device: str, tiny: bool) -> Measure:
     ways: list[tuple[str, int | None]] = [("torch", None), ("all logits", None)]
     if cuda:
         ways += [("triton", None), *(("triton", n) for n in (512, 4096, rows))]
+    else:
+        ways += [("torch", n) for n in (rows // 4, rows)]
 
     def measure() -> Iterator[dict[str, Any]]:
         for width in widths:
@@ -51,8 +53,8 @@ def prepare(device: str, tiny: bool) -> Measure:
                 took = seconds(run, device, rounds=3, times=2 if tiny else 5)
                 peak = torch.cuda.max_memory_allocated() - before if cuda else None
                 assert weight.grad is not None
-                gradients[name] = weight.grad.clone()
-                apart = (gradients[name] - gradients["torch"]).norm() / gradients["torch"].norm()
+                gradients.setdefault(name, weight.grad.clone())  # torch's own comes first
+                apart = (weight.grad - gradients["torch"]).norm() / gradients["torch"].norm()
                 yield {
                     "d": width,
                     "backend": name,

@@ -38,6 +38,11 @@ def test_every_job_runs_at_toy_size(tmp_path: Path) -> None:
             assert row["tokens_per_second"] > 0
     [ours] = [row for row in results["rows"] if row.get("what") == "DenseRetriever"]
     assert ours["same_hits_as_raw"] == 1
+    heads = [row for row in results["rows"] if row["job"] == "head" and "backend" in row]
+    assert [(row["backend"], row["chunk_rows"]) for row in heads] == [
+        ("torch", None), ("all logits", None), ("torch", 16), ("torch", 64),
+    ]  # fmt: skip
+    assert max(row["gradient_apart_from_torch"] for row in heads) < 2e-2
     for title in ("## Checks", "## A training step", "## Evaluation", "against transformers"):
         assert title in text
 
