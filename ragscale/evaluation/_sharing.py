@@ -133,7 +133,7 @@ def hidden_of_trees(
         mask_BLK, own_BK = None, segments_BL == 0
         if seen_BK is not None:
             parents = torch.tensor([node.parent for node in part], device=device)
-            above = [(keys[parents], values[parents]) for keys, values in above]
+            above = _Gathered(above, parents)
             before_BK = seen_BK[parents]
             mask_BLK = torch.cat((before_BK[:, None].expand(-1, tokens_BL.shape[1], -1), tree_sees(segments_BL)), dim=2)
             own_BK = torch.cat((before_BK, own_BK), dim=1)
@@ -147,11 +147,27 @@ def hidden_of_trees(
                 found.append(hidden_BND[place, : node.n_needed])
             for child in node.children:
                 child.parent = place
-        children = sorted((child for node in part for child in node.children), key=len, reverse=True)
-        in_batches(children, len, lambda some: run(some, kept, own_BK))
+        children = sorted((child for node in part for child in node.children), key=_size, reverse=True)
+        in_batches(children, _size, lambda some: run(some, kept, own_BK))
 
     run(roots, None, None)
     return rows, torch.cat(found)
+
+
+class _Gathered:
+    """The keys and values above a batch of nodes, copied for one layer at a time: many short ends share much."""
+
+    def __init__(self, kept: Any, parents: torch.Tensor) -> None:
+        self.kept, self.parents = kept, parents
+
+    def __getitem__(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = self.kept[layer]
+        return keys[self.parents], values[self.parents]
+
+
+def _size(node: Node) -> int:
+    """Return what a node counts for in a batch, with what it looks at."""
+    return max(len(node), node.start // 4)
 
 
 def _collate(nodes: Sequence[Node], device: torch.device) -> tuple[torch.Tensor, ...]:
