@@ -185,6 +185,14 @@ def chunk(document: Document, tokenizer: Any, *, size: int = 256, overlap: int =
     ------
     ConfigError
         When size or overlap cannot work, or the text holds half a character.
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> tokenizer = rs.splitting.train_tokenizer(["the sea rises twice a day"] * 3, 300)
+    >>> passages = rs.passages.chunk(rs.Document("d", "the sea rises twice a day"), tokenizer, size=4)
+    >>> [(passage.id, passage.text) for passage in passages]
+    [('d#0', 'the sea rises twice'), ('d#1', ' a day')]
     """
     size, overlap = whole_or_same(size), whole_or_same(overlap)
     check_windows(size, overlap)

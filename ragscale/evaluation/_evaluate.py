@@ -123,6 +123,35 @@ def evaluate(
     Examples
     --------
     ``rs.evaluate("checkpoints/30M-600M", ["sciq.jsonl"], retriever=bm25, store_tokens=[0, 10**6, 10**7]).results``
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> from ragscale.evaluation import Example, LanguageModel, Score, Task, compare_conditions
+    >>> class Even(LanguageModel):
+    ...     max_length, prefix_token = 4096, 0
+    ...     def _encode(self, texts):
+    ...         return [list(text.encode()) for text in texts]
+    ...     def _decode(self, tokens):
+    ...         return [bytes(line).decode() for line in tokens]
+    ...     def _score(self, requests):
+    ...         lengths = [[len(tokens) for tokens in request.continuations] for request in requests]
+    ...         return [Score(tuple(-5.5 * n for n in line), (False,) * len(line)) for line in lengths]
+    ...     def _generate(self, prompts, max_new_tokens, stop):
+    ...         return [""] * len(prompts)
+    >>> questions = (
+    ...     Example(id="1", question="What rises twice a day?", answers=("The sea",)),
+    ...     Example(id="2", question="What circles the earth?", answers=("The moon",)),
+    ... )
+    >>> task = Task(name="tides", kind="likelihood", examples=questions)
+    >>> store = [rs.Passage("p1", "The sea rises twice a day.", 6, "a"), rs.Passage("p2", "The moon is far.", 4, "b")]
+    >>> retriever = rs.retrieval.BM25Retriever().index(store)
+    >>> found = rs.evaluate(Even(), [task], retriever=retriever, store_tokens=[0, 10], k=1, N=1e3, D=1e4)
+    >>> print(found.summary())
+    18 results from 4 samples of Even
+    tides: nll_per_byte closed-book 6.24, retrieved R=10 6.24
+    >>> compare_conditions(found.samples, rng=0)["difference"].tolist()
+    [0.0]
     """
     N, D = (None if value is None else float(as_count(name, value)) for name, value in (("N", N), ("D", D)))
     model_seed = None if model_seed is None else as_count("model_seed", model_seed)

@@ -59,6 +59,23 @@ class LanguageModel(ABC):
     Notes
     -----
     `ragscale.testing.check_language_model` runs the promises of this class on a model of yours.
+
+    Examples
+    --------
+    >>> from ragscale.evaluation import LanguageModel, Score
+    >>> class Even(LanguageModel):
+    ...     max_length, prefix_token = 4096, 0
+    ...     def _encode(self, texts):
+    ...         return [list(text.encode()) for text in texts]
+    ...     def _decode(self, tokens):
+    ...         return [bytes(line).decode() for line in tokens]
+    ...     def _score(self, requests):
+    ...         lengths = [[len(tokens) for tokens in request.continuations] for request in requests]
+    ...         return [Score(tuple(-5.5 * n for n in line), (False,) * len(line)) for line in lengths]
+    ...     def _generate(self, prompts, max_new_tokens, stop):
+    ...         return [""] * len(prompts)
+    >>> Even().encode(["sea"])
+    [[115, 101, 97]]
     """
 
     max_length: int

@@ -70,6 +70,18 @@ def load_task(
     passage?, gold_titles?, gold_doc_ids?, gold_passages?, meta?}``. Without ``kind`` it follows from the ``task``
     field where that is a named task, else from the fields: choices everywhere make a choice task, else answers make a
     ``generate`` task, and neither makes a ``text`` task.
+
+    Examples
+    --------
+    >>> import json
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ragscale.evaluation import load_task
+    >>> row = {"id": "1", "question": "What rises twice a day?", "answers": ["The sea"]}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "tides.jsonl").write_text(json.dumps(row))
+    ...     load_task(f"{folder}/tides.jsonl", kind="likelihood")
+    Task('tides', 'likelihood', 1 example)
     """
     from ragscale.evaluation._named import NAMED, load_named
 

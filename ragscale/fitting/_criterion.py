@@ -20,6 +20,14 @@ def aicc(fit: ManifoldFit) -> float:
     References
     ----------
     Hurvich and Tsai 1989, Biometrika 76(2); Huber 1981, Robust Statistics, section 4.5 (the density).
+
+    Examples
+    --------
+    >>> import ragscale as rs
+    >>> table = rs.datasets.simulate("log1p", noise=0.01, rng=0)
+    >>> right, wrong = (rs.fit_manifold(table, law) for law in ("log1p", "chinchilla"))
+    >>> rs.fitting.aicc(right) < rs.fitting.aicc(wrong)
+    True
     """
     count = int(clusters(peek(fit, "data")).max()) + 1
     p = len(fit.law.free) + len(fit.link.parameters) + 1

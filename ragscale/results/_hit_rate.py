@@ -236,6 +236,13 @@ def hit_rate_curve(
     ------
     ResultsError
         When there are no hit rates of stores, or of several tasks, retrievers or numbers of passages at once.
+
+    Examples
+    --------
+    >>> from ragscale.results import hit_rate_curve
+    >>> curve = hit_rate_curve({1e6: 0.1, 1e7: 0.3, 1e8: 0.5}, n_questions=400)
+    >>> float(curve(1e7))
+    0.3
     """
     if kind not in {"auto", "monotone", "hill"}:
         raise ConfigError(f"kind = {kind!r} must be 'auto', 'monotone' or 'hill'")

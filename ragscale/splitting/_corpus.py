@@ -112,6 +112,17 @@ def split_corpus(
         corpus or other settings, or it holds files of your own where the split has to write.
     FileError
         When the disk is full or may not be written to.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import ragscale as rs
+    >>> documents = [rs.Document(str(i), f"document {i} speaks of {i * i}") for i in range(20)]
+    >>> tokenizer = rs.splitting.train_tokenizer([document.text for document in documents], 300)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     split = rs.split_corpus(documents, folder, tokenizer=tokenizer, passage_tokens=16, progress=False)
+    ...     len(split.pretraining(50)[:]), split.store(60).n_tokens <= 60
+    (50, True)
     """
     job = SplitJob.create(
         out,

@@ -86,6 +86,16 @@ def read_jsonl(
     A record without an id takes the digest of its text as id. A folder means all its JSON Lines files. A line of more
     than ``max_line_bytes`` is rejected unread, so that a small compressed file cannot fill the memory. A file that
     cannot be read to its end is a SplitError.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ragscale.splitting import read_jsonl
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a.jsonl").write_text('{"id": "d1", "text": "The sea rises."}\\n')
+    ...     [document.text for document in read_jsonl(folder)]
+    ['The sea rises.']
     """
     options = {"text": text, "id": id, "title": title, "source": source, "max_line_bytes": max_line_bytes}
     return Source(_files(paths, JSONL_SUFFIXES), _read_jsonl, options)
@@ -106,7 +116,18 @@ def read_parquet(
 
 
 def read_text(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Source:
-    """Read text files, one document each, named by its path below the folder that was given."""
+    """Read text files, one document each, named by its path below the folder that was given.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ragscale.splitting import read_text
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a.txt").write_text("The sea rises.")
+    ...     [document.text for document in read_text(folder)]
+    ['The sea rises.']
+    """
     root = os.fspath(paths) if isinstance(paths, str | os.PathLike) and Path(paths).is_dir() else None
     return Source(_files(paths, TEXT_SUFFIXES), _read_text, {"root": root})
 

@@ -90,6 +90,15 @@ def coverage_table(results: pd.DataFrame) -> pd.DataFrame:
     ------
     ResultsError
         Listing what is missing or out of range.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import ragscale as rs
+    >>> rows = {"N": 1e6, "D": 1e7, "R": [0, 1e6, 1e6], "condition": ["closed-book", "retrieved", "oracle"]}
+    >>> table = pd.DataFrame(rows | {"hit_rate": [None, 0.3, None], "value": [3.0, 2.9, 2.5]})
+    >>> rs.fitting.coverage_table(table)["hit_rate"].tolist()
+    [0.0, 0.3, 1.0]
     """
     missing = [name for name in ("N", "D", "R", "value", "condition", "hit_rate") if name not in results]
     if missing:
