@@ -34,7 +34,7 @@ def select(
         Which metric; may be left out where the table has one.
     task : str, optional
         Which task. Without it the mean over the tasks of a cell (N, D, R, seed, condition, ...), from the cells that
-        have every task; with one task in the table, that one.
+        have every task, with the mean of their hit rates; with one task in the table, that one.
     conditions : sequence of str, optional
         Values of the column ``condition`` to keep, where there is one; None keeps all. Rows without a condition stay.
     **where
@@ -122,14 +122,21 @@ def _mean_over_tasks(rows: Any) -> pd.DataFrame:
         )
         if c in rows
     ]
-    constant = [c for c in rows.columns if c not in (*keys, "value", "task") and rows[c].nunique(dropna=False) == 1]
+    means = {name: (name, _mean_of_all) for name in ("hit_rate",) if name in rows}
+    apart = (*keys, *means, "value", "task")
+    constant = [c for c in rows.columns if c not in apart and rows[c].nunique(dropna=False) == 1]
     groups = rows.groupby([*keys, *constant], as_index=False, dropna=False, sort=False)
-    cells = groups.agg(value=("value", "mean"), tasks=("task", "nunique"))
+    cells = groups.agg(value=("value", "mean"), tasks=("task", "nunique"), **means)
     whole = cells[cells["tasks"] == rows["task"].nunique()]
     if whole.empty:
         raise ResultsError(f"select: no cell has all {rows['task'].nunique()} tasks ({_some(rows['task'].unique())})")
     averaged = whole.drop(columns="tasks").assign(task="mean").reset_index(drop=True)
     return pd.DataFrame(averaged)
+
+
+def _mean_of_all(values: pd.Series) -> float:
+    """Return a mean that is unknown where one of the values is."""
+    return float(values.astype(float).mean(skipna=False))
 
 
 def _nothing(table: pd.DataFrame, wanted: dict[str, Any]) -> str:

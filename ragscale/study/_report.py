@@ -18,6 +18,7 @@ from ragscale._extras import require
 from ragscale.errors import RagscaleError, RagscaleWarning, ResultsError
 from ragscale.fitting import bootstrap, fit_manifold
 from ragscale.results._metric_words import metric_words
+from ragscale.study._fit_rows import rows_to_fit
 from ragscale.study._page import Page, format_cell
 from ragscale.study._report_answer import answer_section, answer_words
 from ragscale.study._report_evidence import Frame, controls_section, coverage_section, tasks_section
@@ -186,7 +187,7 @@ def _fitted(
     why = ""
     try:
         table = results_table.select(results, metric=metric, task=task)
-        fit = fit_manifold(table, law)
+        fit = fit_manifold(rows_to_fit(results, metric=metric, task=task, law=law), law)
         boot = bootstrap(fit, n_resamples=n_resamples, rng=rng) if n_resamples else None
     except RagscaleError as error:
         why = str(error)

@@ -11,7 +11,7 @@ import pandas as pd
 from ragscale import plotting
 from ragscale.decisions import Allocation, optimal_allocation
 from ragscale.decisions._surface import surface
-from ragscale.errors import RagscaleError, RagscaleWarning
+from ragscale.errors import FitError, RagscaleError, RagscaleWarning
 from ragscale.fitting import fit_manifold
 from ragscale.results import select
 from ragscale.results._metric_words import metric_words
@@ -50,9 +50,14 @@ def answer_words(fitted: Fitted, by_frequency: list[str]) -> list[str]:
         return [fit.verdict.text, "No budget was measured: there is nothing to split."]
     budget = float(max(fitted.budgets))
     sizes = np.unique(fitted.table["N"].to_numpy(dtype=float))
-    best = optimal_allocation(fit if fitted.boot is None else fitted.boot, N=sizes, budget=budget)
+    try:
+        best = optimal_allocation(fit if fitted.boot is None else fitted.boot, N=sizes, budget=budget)
+    except FitError as error:
+        if not by_frequency:
+            raise
+        return [*by_frequency, f"No split is recommended beyond those that were measured: {error}"]
     measured = measured_best(fitted.table, budget, surface(fit).rises)
-    words = [*by_frequency, fit.verdict.text, *(_sentence(best, measured, i) for i in range(len(sizes)))]
+    words = [*(by_frequency or [fit.verdict.text]), *(_sentence(best, measured, i) for i in range(len(sizes)))]
     if best.regret is not None:
         words.append(
             f"{len(set(best.laws['law']))} laws fit these results equally well. If another of them than their mean is "

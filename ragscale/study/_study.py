@@ -21,6 +21,7 @@ from ragscale.study._contents import Contents
 from ragscale.study._cost import plan_study
 from ragscale.study._device import device_of
 from ragscale.study._engine import Executor, Schedule, run_jobs
+from ragscale.study._fit_rows import rows_to_fit
 from ragscale.study._graph import STAGES, split_job, study_jobs
 from ragscale.study._jobs import Job, JobState, Needs, damage, folder_of, require_outputs, state_of, states_of
 from ragscale.study._measured import Measured, measured_in
@@ -463,7 +464,7 @@ class Study:
             )
         rows = one_way(results, self.config, store_source=store_source, k=k)
         try:
-            rows = results_table.select(rows, metric=metric, task=task)
+            rows = rows_to_fit(rows, metric=metric, task=task, law=law)
         except ResultsError as error:
             raise FitError(str(error)) from error
         return fit_manifold(rows, law, **options)
