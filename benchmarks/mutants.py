@@ -282,6 +282,8 @@ def main() -> None:
     rows = [json.loads(line) for line in STATE.read_text().splitlines()] if STATE.exists() else []
     done = {(row["file"], row["line"], row["what"]) for row in rows}
     start = time.monotonic()
+    sound = {row["what"] for row in rows if row["file"] == "unchanged"}
+    rows = [row for row in rows if row["file"] != "unchanged"]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for part in ("ragscale", "tests", "pyproject.toml"):
@@ -292,6 +294,14 @@ def main() -> None:
                 continue
             if time.monotonic() - start > 60 * options.minutes:
                 break
+            tests = " ".join(tests_of(mutant["file"]))
+            if tests not in sound:
+                unchanged = {**mutant, "source": (place / "ragscale" / mutant["file"]).read_text()}
+                if run(place, unchanged, 10 * options.timeout) != "survived":
+                    raise SystemExit(f"{tests} fail without a change")
+                sound.add(tests)
+                with STATE.open("a") as file:
+                    file.write(json.dumps({"file": "unchanged", "line": 0, "what": tests}) + "\n")
             verdict = run(place, mutant, options.timeout)
             row = {key: mutant[key] for key in ("file", "line", "what")}
             rows.append({**row, "named": options.named, "verdict": verdict})

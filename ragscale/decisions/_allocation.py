@@ -20,7 +20,6 @@ from ragscale.decisions._split import best_split
 from ragscale.decisions._surface import SETTLED, Pooled, Subject, Surface, surface
 from ragscale.results import Result
 
-_BELOW = 10.0  # how far below the smallest D measured a recommendation may go
 _MOST_SHOWN = 1_000  # budgets for which the near-optimal range and the table of laws are computed
 
 
@@ -211,7 +210,7 @@ def optimal_allocation(
     >>> best.share.round(3)
     array([0.   , 0.268])
     >>> print(best.summary().splitlines()[0])
-    N = 1e+09, 2e+09 tokens: retrieval does not help here; spend everything on pretraining (the first store token ...
+    N = 1e+09, 2e+09 tokens: a store does not pay here; spend everything on pretraining (its first token replaces ...
 
     References
     ----------
@@ -221,7 +220,7 @@ def optimal_allocation(
     found.require("D", "R", N=N)
     problems: list[str] = []
     price_d, price_r = read_prices(prices, problems)
-    least = _least(found) if min_D is None else min_D
+    least = found.least_D if min_D is None else min_D
     given = counts(problems, allow_zero=("max_R",), N=N, budget=budget, min_D=least, **_caps(max_D, max_R))
     if within is not None and not (isinstance(within, (int, float)) and within > 0):
         problems.append(f"within = {within!r} must be a positive number, in the unit of the metric")
@@ -235,12 +234,6 @@ def optimal_allocation(
     refuse(problems, "optimal_allocation")
     flat, shape = flatten(given)
     return allocate(found, flat, shape, "optimal_allocation", within=within)
-
-
-def _least(found: Surface) -> float:
-    """Return the least D that a recommendation may have."""
-    measured = found.measured("D")
-    return max(1.0, float(measured.min()) / _BELOW) if measured.size else 1.0
 
 
 def _caps(max_D: Any, max_R: Any) -> dict[str, Any]:
@@ -275,13 +268,21 @@ def allocate(
     pooled = found.pooled(decide)
     point = {name: values[0] for name, values in pooled.stacked.items()}
     found.warn_beyond_data(where, N=point["N"], D=point["D"], R=point["R"])
-    return assemble(found, pooled, flat=flat, shape=shape, where=where, note=settled, within=within)
+    return assemble(
+        found, pooled, flat=flat, shape=shape, where=where, note=settled or open_verdict(found), within=within
+    )
 
 
 def settled_verdict(found: Surface) -> str:
     """Return the words of a verdict that settles the split by itself: nothing helps, or nobody reads; else nothing."""
     verdict = getattr(found.source, "verdict", None)
     return verdict.text if verdict is not None and verdict.kind in SETTLED else ""
+
+
+def open_verdict(found: Surface) -> str:
+    """Return the words of a verdict that leaves open whether retrieval helps at all; else nothing."""
+    verdict = getattr(found.source, "verdict", None)
+    return verdict.text if verdict is not None and verdict.kind == "cannot be told" else ""
 
 
 def assemble(

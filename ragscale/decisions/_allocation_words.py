@@ -32,13 +32,11 @@ def _split(found: Allocation, row: dict) -> str:
     if row["R"] == 0 and found.budget_unit == "FLOPs":
         return f"pretrain on {row['D']:.3g} tokens, no store" + _LIMITS.get(row["boundary"], "")
     if row["boundary"] == "R=0":
-        text = "retrieval does not help here; spend everything on pretraining"
         rate = row["exchange_rate"]
-        if rate < 0:
-            return text + " (a store makes it worse)"
         if np.isfinite(rate) and rate > 0:
-            return text + f" (the first store token replaces {rate:.3g} pretraining tokens)"
-        return text
+            return f"a store does not pay here; spend everything on pretraining (its first token replaces {rate:.3g})"
+        text = "retrieval does not help here; spend everything on pretraining"
+        return text + (" (a store makes it worse)" if rate < 0 else "")
     whole = "budget" if found.budget_unit == "tokens" else "tokens"
     text = f"pretrain on {row['D']:.3g} tokens, retrieve from {row['R']:.3g} ({100 * row['share']:.1f}%"
     if "share_low" in row:

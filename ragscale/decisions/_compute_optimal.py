@@ -127,6 +127,7 @@ def compute_optimal(
     n, d, r = (pooled.stacked[name][0] for name in ("N", "D", "R"))
     prices = {"p_D": 6.0 * n, "p_R": np.maximum(flat["store_flops"], 0.0), "budget": flat["flops"]}
     spent = {**flat, **prices, "all_D": (flat["flops"] - 2 * n * flat["inference_tokens"]) / (6.0 * n)}
+    found.refuse_nowhere("compute_optimal", N=n, D=d)
     found.warn_beyond_data("compute_optimal", N=n, D=d, R=r)
     return assemble(found, pooled, flat=spent, shape=shape, where="compute_optimal", unit="FLOPs")
 

@@ -134,7 +134,8 @@ def knee_point(
     prices : (p_D, p_R), {"D": p_D, "R": p_R}, or None
         What a pretraining token and a store token cost, for "exchange"; None: the same.
     min_D : array-like, optional
-        The smallest D looked at: by default the smallest of the fitted data for "gain_fraction", else 1.
+        The smallest D looked at: by default the smallest of the fitted data for "gain_fraction", else a tenth of it (1
+        for a law with given parameters).
 
     Returns
     -------
@@ -170,7 +171,7 @@ def knee_point(
         N=N,
         R=R,
         budget=1e18 if budget is None else budget,
-        min_D=1.0 if min_D is None else min_D,
+        min_D=found.least_D if min_D is None else min_D,
         p_D=price_d,
         p_R=price_r,
         fraction=fraction,

@@ -26,6 +26,8 @@ SETTLED = frozenset({"nobody reads in this range", "no effect", "hurts"})
 """Kinds of `Verdict` that settle the split of a budget by themselves: no store."""
 
 _EXTRAPOLATION = 10.0
+_NOWHERE = 1000.0
+_BELOW = 10.0  # how far below the smallest D measured a recommendation may go
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +68,14 @@ class Surface:
                 part.source.require(*variables, **counts)
         if "R" in variables:
             self._require_store()
+        if len(variables) > 1 and self.source is not None:
+            self._require_description("R" in variables)
+
+    def _require_description(self, of_stores: bool) -> None:
+        """Raise where the law does not follow the data, unless what these say of stores settles the question."""
+        fit = self.source
+        if not fit.describes_data and not (of_stores and fit.verdict.kind in SETTLED):
+            raise FitError(f"this fit cannot answer that: {fit.diagnostics.misfit} {fit.verdict.text}")
 
     def _require_store(self) -> None:
         """Raise where the law knows no store, the rows have some, and whether these help is open or plain."""
@@ -139,12 +149,32 @@ class Surface:
         if far:
             warnings.warn(f"{what} extrapolates: {'; '.join(far)}", ExtrapolationWarning, stacklevel=4)
 
+    def refuse_nowhere(self, what: str, **counts: np.ndarray) -> None:
+        """Refuse a recommendation a thousand times outside of what was fitted: nothing there was ever seen."""
+        for name, value in counts.items():
+            seen, asked = self.measured(name), value[np.isfinite(value) & (value > 0)]
+            if not (seen.size and asked.size):
+                continue
+            above, below = asked.max() > _NOWHERE * seen.max(), _NOWHERE * asked.min() < seen.min()
+            if above or below:
+                raise FitError(
+                    f"{what}: the best {name} by this law is {asked.max() if above else asked.min():.3g}, more than "
+                    f"{_NOWHERE:.0f} times outside of the {seen.min():.3g} to {seen.max():.3g} of the rows: they do "
+                    f"not say where it is. Ask for a budget nearer to them, or set limits (min_{name}, max_{name})"
+                )
+
     def measured(self, name: str) -> np.ndarray:
         """Return the positive values of a column of the fitted data; none for a law with given parameters."""
         if self.data is None or name not in self.data:
             return np.empty(0)
         column = np.asarray(self.data[name], np.float64)
         return column[column > 0]
+
+    @property
+    def least_D(self) -> float:
+        """The least D that a recommendation may have; 1 for a law with given parameters."""
+        measured = self.measured("D")
+        return max(1.0, float(measured.min()) / _BELOW) if measured.size else 1.0
 
     def check_possible(self, where: str, loss: np.ndarray) -> None:
         """Refuse a predicted metric that cannot be: at or below zero where every measured value is positive.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ragscale.errors import ResultsWarning
 from ragscale.fitting._comparison import Comparison, akaike_weights, simplest
 from ragscale.fitting._conditions import rows_for
 from ragscale.fitting._evidence import Evidence, evidence
@@ -20,7 +22,7 @@ from ragscale.fitting._selection import compare_on, default_laws
 from ragscale.fitting.laws._additive import Hill, Log1p, Power
 from ragscale.fitting.laws._law import ScalingLaw
 from ragscale.fitting.laws._reading import Reading
-from ragscale.fitting.solver._make_link import make_link
+from ragscale.fitting.solver._make_link import GUESSED, make_link
 
 _TIE = 2.0
 
@@ -38,14 +40,18 @@ def choose_law(table: pd.DataFrame, options: Mapping[str, Any]) -> ManifoldFit:
     link = make_link(options.get("link", "auto"), table)
     seen = evidence(table, link)
     laws, words = _candidates(table, seen)
-    compared = compare_on(table, laws, held_out=False, options=options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=GUESSED, category=ResultsWarning)  # said once, above
+        compared = compare_on(table, laws, held_out=False, options=options)
     if _too_few_models(compared):
         compared = _by_rows_within(compared)
         words.append("too few trained models for AICc: laws are compared by what they leave within models")
     name = _chosen(compared)
     fit = compared.fits[name]
     if isinstance(fit.law, Reading):
-        fit = fit_table(table, Reading(), **options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=GUESSED, category=ResultsWarning)
+            fit = fit_table(table, Reading(), **options)
         compared = replace(compared, fits={**compared.fits, name: fit})
     note = "; ".join([_why(compared, name), *words])
     compared = replace(compared, gate=seen.reads, note=note, chosen=name)

@@ -98,6 +98,11 @@ def test_scores_are_averaged_so_that_higher_is_better():
     assert 0 < best.value < 1
     single = rs.optimal_allocation(compared.fits["hill"], N=1e9, budget=3e10)
     assert best.share == pytest.approx(single.share, abs=0.15)
+    assert surface(compared).rises
+    assert not surface(rs.compare_laws(results, ["log1p", "hill"], held_out=False)).rises
+    near = best.near_optimal
+    assert len(near) == 1
+    assert near["D_low"].item() < best.D < near["D_high"].item()  # the best of a score is its highest
 
 
 def test_one_law_alone_has_no_table_of_laws():

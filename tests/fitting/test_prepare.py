@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -284,3 +285,22 @@ def test_a_sweep_of_stores_is_chosen_from_without_n_and_d() -> None:
     assert rows["value"].tolist() == table.query("split == 'valid' and model == 'retro_wikitext103'")["value"].tolist()
     with pytest.raises(ResultsError, match="column 'N' is missing"):
         rs.results.select(table.drop(columns="R"), split="valid")
+
+
+def test_a_guess_about_the_metric_is_said_once() -> None:
+    for table, said in (
+        (_score(top=100.0), "is taken as percent"),
+        (TABLE.assign(value=np.exp(TABLE["value"])), "taken as perplexities"),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            rs.fit_manifold(table.iloc[:168])
+        assert sum(said in str(w.message) for w in caught) == 1
+
+
+def test_one_value_out_of_many_does_not_make_losses_perplexities() -> None:
+    odd = TABLE.assign(value=np.where(np.arange(len(TABLE)) == 7, 100.0, 1.0) * TABLE["value"])
+    with pytest.warns(ResultsWarning, match=r"row 7 is the largest\): they are taken as losses with outliers"):
+        fit = rs.fit_manifold(odd, "log1p")
+    assert fit.link.name == "identity"
+    assert fit.theta.alpha == pytest.approx(rs.fit_manifold(TABLE, "log1p").theta.alpha, rel=0.05)

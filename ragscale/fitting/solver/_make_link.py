@@ -12,6 +12,10 @@ from ragscale.fitting.solver.links import Bounded, Identity, Link, Log, Negative
 from ragscale.results._direction import LARGEST_LOSS, direction
 from ragscale.results._metric_names import Kind, kind_of
 
+GUESSED = "values up to |a metric that rises, with"
+"""How warnings begin that say which link was taken by the range of the values; see `make_link`."""
+_ODD = 10.0  # a largest value this many times the 95 % quantile is no sign of what the metric is
+
 
 def make_link(link: str | Link, results: pd.DataFrame) -> Link:
     """Return the link, from its name, or from what the table holds with "auto".
@@ -46,6 +50,16 @@ def _guess(results: pd.DataFrame) -> Link:
         return _rising(results, low, high, kind)
     if kind == "perplexity":
         return Log() if low >= 1 else Identity()
+    most = float(np.quantile(values, 0.95))
+    if kind is None and low >= 1 and high > LARGEST_LOSS and most <= LARGEST_LOSS and high > _ODD * most:
+        warnings.warn(
+            f"values up to {high:.4g} stand beside {most:.4g} for 95 % of the rows (row {int(values.argmax())} is the "
+            "largest): they are taken as losses with outliers, link='identity'; check these rows, or say link='log' if "
+            "all are perplexities",
+            ResultsWarning,
+            stacklevel=4,
+        )
+        return Identity()
     if kind is None and low >= 1 and high > LARGEST_LOSS:
         warnings.warn(
             f"values up to {high:.4g} are no loss per token: they are taken as perplexities, link='log'; say "
