@@ -33,7 +33,7 @@ def _split(found: Allocation, row: dict) -> str:
         return f"pretrain on {row['D']:.3g} tokens, no store" + _LIMITS.get(row["boundary"], "")
     if row["boundary"] == "R=0":
         rate = row["exchange_rate"]
-        if np.isfinite(rate) and rate > 0:
+        if 0 < rate <= (1 + 1e-6) * np.max(found.prices[1]) / np.min(found.prices[0]):
             return f"a store does not pay here; spend everything on pretraining (its first token replaces {rate:.3g})"
         text = "retrieval does not help here; spend everything on pretraining"
         return text + (" (a store makes it worse)" if rate < 0 else "")
