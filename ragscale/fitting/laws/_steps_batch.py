@@ -101,7 +101,7 @@ def steps_parameters(
 
 
 def steps_published(parameters: Mapping[str, float]) -> dict[str, float]:
-    """Return ``N_c``, ``alpha_N``, ``S_c``, ``alpha_S``, ``B_``, ``alpha_B`` as Kaplan has them, from `StepsAndBatch`."""
+    """Return ``N_c``, ``alpha_N``, ``S_c``, ``alpha_S``, ``B_``, ``alpha_B`` of Kaplan from `StepsAndBatch`."""
     p = parameters
     return {
         "N_c": _SIZE * p["L_N"] ** (1.0 / p["alpha_N"]),
