@@ -35,7 +35,7 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 
 def graph_retriever() -> Retriever:
-    """Return the retriever of the gallery's example, without running the example's own comparison."""
+    """Return the retriever of the gallery's example, which first runs its own comparison."""
     spec = importlib.util.spec_from_file_location("graph_retriever", HERE.parent / "examples" / "graph_retriever.py")
     assert spec is not None
     assert spec.loader is not None

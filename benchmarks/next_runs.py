@@ -14,6 +14,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,6 +57,24 @@ def buy(train: pd.DataFrame, test: pd.DataFrame, law: str, share: float) -> tupl
     return have, float(cost[have].sum() / cost.sum())
 
 
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Return the table of R^2 on the held-out runs, theirs beside ours."""
+    lines = [
+        "# Which runs to make next: ScaleBench",
+        "",
+        "R^2 on the held-out large runs after a share of the cost of all runs. `python benchmarks/next_runs.py`.",
+        "",
+        "| task | law | share of the cost | runs | R^2 | mean error, % | theirs (arXiv 2604.22753) | V-opt |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        theirs, v_opt = row.get("theirs", "–"), row.get("v_opt", "–")
+        share = f"{100 * row['share']:g} %"
+        cells = (row["task"], row["law"], share, row["runs"], row["R2"], row["error_percent"], theirs, v_opt)
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
@@ -82,6 +101,7 @@ def main() -> None:
             print(rows[-1], flush=True)
     text = json.dumps({"python": sys.version.split()[0], "ragscale": rs.__version__, "rows": rows}, indent=1)
     (HERE / "results" / "next_runs.json").write_text(text + "\n")
+    (HERE / "results" / "next_runs.md").write_text(markdown(rows))
 
 
 if __name__ == "__main__":
