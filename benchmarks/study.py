@@ -1,11 +1,12 @@
 """Run one study on every executor and through kills: identical results, and what it costs besides the training.
 
-    python benchmarks/study.py [--kills 20] [--only executors|kills|overhead]
+    python benchmarks/study.py [--kills 20] [--only executors|kills|overhead] [--scale 0.1]
 
 A small synthetic world, two models, three D, three R, two seeds. Every run is a fresh process. ``executors`` compares
 the bytes of all result tables and weights, and takes the wall time of the run in one process apart: training and
 evaluation, the other stages, and what is no stage. ``kills`` ends a smaller study with SIGKILL at random moments, with
-and without a pool of workers, lets each go on, and compares the same bytes.
+and without a pool of workers, lets each go on, and compares the same bytes. Every executor trains all models anew: at
+``--scale 1`` that takes half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["executors", "kills", "overhead"], default=None)
     parser.add_argument("--results", type=Path, default=HERE / "results" / "study.json")
     parser.add_argument("--child", choices=EXECUTORS, default=None, help=argparse.SUPPRESS)
-    parser.add_argument("--scale", type=float, default=1.0, help=argparse.SUPPRESS)
+    parser.add_argument("--scale", type=float, default=0.1, help="size of the study that executors run")
     parser.add_argument("--work", type=Path, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -78,20 +79,20 @@ def main() -> None:
         if options.only in {None, "overhead"}:
             result["overhead"] = overhead(Path(folder))
         if options.only in {None, "executors"}:
-            result |= compare(Path(folder))
+            result |= compare(Path(folder), options.scale)
         if options.only in {None, "kills"}:
             result["kills"] = kill_often(Path(folder), options.kills)
     options.results.parent.mkdir(exist_ok=True)
     options.results.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def compare(work: Path) -> dict[str, Any]:
+def compare(work: Path, scale: float) -> dict[str, Any]:
     """Run the study on every executor, compare the bytes, and take the time of the first run apart."""
     rows: dict[str, dict[str, Any]] = {}
     expected: dict[str, str] = {}
     for name in EXECUTORS:
         started = time.perf_counter()
-        output = subprocess.run(command(name, 1.0, work / name), check=True, stdout=subprocess.PIPE).stdout
+        output = subprocess.run(command(name, scale, work / name), check=True, stdout=subprocess.PIPE).stdout
         row = json.loads(output.splitlines()[-1])
         found = digests(work / name / "study")
         expected = expected or found
@@ -115,7 +116,7 @@ def compare(work: Path) -> dict[str, Any]:
     different = [name for name, row in rows.items() if row["identical_files"] != row["files"]]
     if different:
         raise SystemExit(f"files differ from those of the run in process: {', '.join(different)}")
-    return {"study": configuration(1.0).to_dict(), "executors": rows, "in_process": share}
+    return {"study": configuration(scale).to_dict(), "executors": rows, "in_process": share}
 
 
 def command(executor: str, scale: float, work: Path) -> list[str]:

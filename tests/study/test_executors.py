@@ -117,21 +117,25 @@ def test_slurm_asks_for_what_the_plan_needs():
     assert queue.with_needs(Needs()).fresh_process
 
 
-def of_two_processes(one, directory: Path, **training: int) -> Study:
-    """Return the study of one checkpoint, trained by two processes under torchrun."""
-    config = ONE.replace(processes_per_training=2, training={**SETTINGS["training"], **training})
-    return copy_of(one, directory, config)
+def trained_in_one_job(one, directory: Path, n_processes: int, **training: int) -> Study:
+    """Return the study of one checkpoint, whose training is one job: torchrun starts its processes once."""
+    options = {**SETTINGS["training"], "schedule": "cosine", **training}
+    return copy_of(one, directory, ONE.replace(processes_per_training=n_processes, training=options))
 
 
 def test_two_processes_per_training_give_the_results_of_one(one, tmp_path):
-    study = of_two_processes(one, tmp_path / "study")
-    status = study.run(progress=False)
-    assert set(status["state"]) == {"done"}, status["error"].tolist()
-    pd.testing.assert_frame_equal(study.results(), one.results(), rtol=1e-5)
+    tables = []
+    for n_processes in (1, 2):
+        study = trained_in_one_job(one, tmp_path / str(n_processes), n_processes)
+        status = study.run(progress=False)
+        assert set(status["state"]) == {"done"}, status["error"].tolist()
+        assert status["stage"].tolist().count("train") == 1
+        tables.append(study.results())
+    pd.testing.assert_frame_equal(*tables, rtol=1e-5)
 
 
 def test_a_failing_torchrun_is_reported_with_what_failed_in_it(one, tmp_path):
-    study = of_two_processes(one, tmp_path / "study", batch_tokens=384)
+    study = trained_in_one_job(one, tmp_path / "study", 2, batch_tokens=384)
     with pytest.warns(StudyWarning, match="cannot be shared by 2 processes"):
         study.run(until="train", progress=False)
     texts = [path.read_text() for path in study.directory.glob("stages/train-*/failed.json")]

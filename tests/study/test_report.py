@@ -137,14 +137,16 @@ def test_a_mean_over_tasks_is_of_cells_that_have_them_all():
     assert lacking[["D", "value"]].values.tolist() == [[1e6, 2.0]]
 
 
-@pytest.mark.parametrize("named", ["gold_doc_ids", "gold_passages", "both"])
+@pytest.mark.parametrize("named", ["gold_doc_ids", "gold_passages", "both", "passages that are whole documents"])
 def test_neither_a_gold_document_nor_a_gold_passage_is_a_random_one(named):
     """The gold texts hold no answer in words, so that only their names keep them out."""
     passages = [Passage(f"p{i}", f"text number {i}", 3, f"d{i // 2}") for i in range(40)]
     gold = {"gold_doc_ids": ("d3",), "gold_passages": ("p11", "p12")}
-    given = gold if named == "both" else {named: gold[named]}
+    whole = {"gold_passages": ("d3", "d7")}  # as in the invented world, where a document is a passage
+    given = {"both": gold, "passages that are whole documents": whole}.get(named) or {named: gold[named]}
     forbidden = {p.id for p in passages if p.id in given.get("gold_passages", ())}
-    forbidden |= {p.id for p in passages if p.document_id in given.get("gold_doc_ids", ())}
+    names = {*given.get("gold_doc_ids", ()), *given.get("gold_passages", ())}
+    forbidden |= {p.id for p in passages if p.document_id in names}
     questions = tuple(Example(id=str(i), question=f"what {i}", answers=("zebra",), **given) for i in range(60))
     task = Task(name="t", kind="likelihood", examples=questions)
     retriever = BM25Retriever().index(passages)
