@@ -90,7 +90,7 @@ def test_the_other_decisions_average_too(comparison):
 
 
 def test_scores_are_averaged_so_that_higher_is_better():
-    results = rs.datasets.simulate("hill", noise=0.003, rng=1)
+    results = rs.datasets.simulate("hill", noise=0.03, rng=1)  # so noisy that three laws count
     score = results.assign(value=1 / (1 + np.exp(2 * results["value"] - 5)), metric="acc")
     compared = rs.compare_laws(score, ["log1p", "hill", "power"], held_out=False, link="bounded")
     best = rs.optimal_allocation(compared, N=1e9, budget=3e10)
@@ -98,6 +98,7 @@ def test_scores_are_averaged_so_that_higher_is_better():
     assert 0 < best.value < 1
     single = rs.optimal_allocation(compared.fits["hill"], N=1e9, budget=3e10)
     assert best.share == pytest.approx(single.share, abs=0.15)
+    assert len(surface(compared).members) == 3
     assert surface(compared).rises
     assert not surface(rs.compare_laws(results, ["log1p", "hill"], held_out=False)).rises
     near = best.near_optimal
