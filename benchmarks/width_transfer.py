@@ -192,7 +192,7 @@ def report(table: pd.DataFrame, options: argparse.Namespace) -> None:
     results: dict[str, Any] = {"D": options.tokens, "batch_tokens": options.batch, "decay": options.decay}
     results |= {"base_width": base, "vocabulary": options.vocabulary, "ways": {}}
     for transfer, word in WAYS.items():
-        rows = [_row(table, width, transfer, base) for width in widths]
+        rows = [row for width in widths if (row := _row(table, width, transfer, base))["seeds"]]
         lines += ["", f"## {word}", "", "| width | best rate, by seed | drift, by seed | best loss | lost at the rate"]
         lines[-1] += f" of width {base} |"
         lines.append("|" + "---|" * 5)
