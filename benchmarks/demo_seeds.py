@@ -117,7 +117,7 @@ def table(found: list[dict[str, Any]]) -> str:
     models = pd.concat([pd.DataFrame(each["models"]) for each in found])
     read = models.groupby(["N", "D"])["reads"].agg(["sum", "size"]).reset_index()
     for n, mine in read.groupby("N"):
-        counts = ", ".join(f"{row['sum']} of {row['size']} at {row['D']:,}" for row in mine.to_dict("records"))
+        counts = ", ".join(f"{row['sum']} of {row['size']} at {row['D']:,.0f}" for row in mine.to_dict("records"))
         lines.append(f"\nN = {n:,.0f} read: {counts}")
     return "\n".join(lines)
 
@@ -152,6 +152,8 @@ def draw(found: list[dict[str, Any]]) -> None:
             if cross["frequency"]:
                 ax.axvline(cross["frequency"], color="0.6", lw=0.8, ls=":")
         ax.set(xscale="log", xlabel="documents of the corpus that state the fact")
+        ax.set_xticks([15, 30, 60, 120, 240], labels=["15", "30", "60", "120", "240"])
+        ax.minorticks_off()
         ax.set_title(f"N = {size / 1e6:.2f}M, T = {largest / 1e6:.1f}M tokens")
     np.atleast_1d(axes)[0].set_ylabel("nats per answer")
     np.atleast_1d(axes)[0].legend()
