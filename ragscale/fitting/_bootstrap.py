@@ -337,7 +337,7 @@ def bootstrap(
         return bootstrap_jointly(fit, n_resamples=n_resamples, by=by, confidence_level=confidence_level, rng=rng)
     _warn_if_few(fit, by)
     problem, solution, method = resampled(fit, n_resamples, by, generator)
-    size = problem.columns(solution.u, slopes=False).size
+    size = problem.sizes(solution.u)
     return Bootstrap(
         fit=fit,
         theta=Theta(problem.theta(solution.c, solution.u, size)),

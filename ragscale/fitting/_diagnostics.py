@@ -293,12 +293,12 @@ def _error(direction: np.ndarray, local: _Local) -> float:
 
 def _sizes(problem: Problem, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the columns' sizes at the typical row (k,) and their logarithmic slopes (k, m)."""
-    size = problem.columns(u, slopes=False).size[0]
+    size = problem.sizes(u)[0]
     slopes = np.zeros((problem.k, problem.m))
     for j in range(problem.m):
         moved = np.repeat(u, 2, axis=0)
         moved[:, j] += [1e-6, -1e-6]
-        up, down = problem.columns(moved, slopes=False).size
+        up, down = problem.sizes(moved)
         slopes[:, j] = (np.log(up) - np.log(down)) / 2e-6
     return size, slopes
 

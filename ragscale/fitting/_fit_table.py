@@ -145,7 +145,7 @@ def _fit_batch(
 
 def _make_fit(asked: Settled, problem: Problem, solution: Solution) -> ManifoldFit:
     """Return the fit at the best minimum."""
-    size = problem.columns(solution.u, slopes=False).size
+    size = problem.sizes(solution.u)
     thetas = problem.theta(solution.c, solution.u, size)
     extra = {name: values[:, 0] for name, values in problem.extra(solution.u).items()}
     minima = pd.DataFrame({**thetas, **extra, "objective": solution.value})

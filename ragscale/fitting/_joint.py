@@ -155,10 +155,7 @@ def _start(problem: Problem, fit: ManifoldFit, held: Mapping[str, float]) -> tup
 def _at(fit: ManifoldFit, problem: Problem, found: JointSolution, t: int) -> ManifoldFit:
     """Return the fit of a group at the joint optimum."""
     part = found.parts[t]
-    theta = {
-        name: float(values[0])
-        for name, values in problem.theta(part.c, part.u, problem.columns(part.u, slopes=False).size).items()
-    }
+    theta = {name: float(values[0]) for name, values in problem.theta(part.c, part.u, problem.sizes(part.u)).items()}
     extra = {name: float(values[0, 0]) for name, values in problem.extra(part.u).items()}
     residual = problem.residual(problem.latent(problem.columns(part.u, slopes=False), part.c), part.u)
     objective = float(problem.value(residual, problem.table.weight[None])[0])
@@ -209,7 +206,7 @@ def bootstrap_jointly(
         one, part = problem.problems[t], found.parts[t]
         boots[task] = Bootstrap(
             fit=fit,
-            theta=Theta(one.theta(part.c, part.u, one.columns(part.u, slopes=False).size)),
+            theta=Theta(one.theta(part.c, part.u, one.sizes(part.u))),
             link_values={name: values[:, 0].copy() for name, values in one.extra(part.u).items()},
             objective=part.value.copy(),
             by=tuple(by),

@@ -59,7 +59,7 @@ class OneStep:
         hessian[:, j, i] = hessian[:, i, j]
         step = -solve(hessian.transpose(1, 2, 0), change.T).T
         moved = np.hstack([c, u]) + step
-        low, high = problem.coefficient_bounds(problem.columns(u, slopes=False).size)
+        low, high = problem.coefficient_bounds(problem.sizes(u))
         low, high = np.append(low, problem.lower), np.append(high, problem.upper)
         value = draws @ self.losses + 0.5 * np.einsum("si,si->s", change, step)
         inside = np.isfinite(step).all(axis=1) & ((moved > low) & (moved < high)).all(axis=1) & (value > 0)

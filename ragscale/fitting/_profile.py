@@ -166,7 +166,7 @@ class _Walk:
         nearest = min(self.known, key=lambda other: abs(other - x))
         c, u = problem.position(self.known[nearest][1])
         found = refine(problem, c, u, old.table.weight[None])
-        theta = problem.theta(found.c, found.u, problem.columns(found.u, slopes=False).size)
+        theta = problem.theta(found.c, found.u, problem.sizes(found.u))
         self.known[x] = (float(found.value[0]), {key: float(item[0]) for key, item in theta.items()})
         return self.known[x][0]
 

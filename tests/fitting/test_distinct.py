@@ -71,3 +71,11 @@ def test_an_offset_finds_the_rows_with_a_store():
     i = [p.name for p in problem.coefficients].index("offset")
     u = np.array([[sum(start) / 2 for start in problem.start]])
     np.testing.assert_array_equal(problem.columns(u).phi[0, i] != 0, TABLE["R"].to_numpy() > 0)
+
+
+@pytest.mark.parametrize("law", [Chinchilla(), Log1p(offset=True), CentredOnTheTable()], ids=lambda law: law.name)
+def test_sizes_are_found_without_the_rows(law):
+    problem = fit_manifold(TABLE, law).problem
+    low, high = np.array(problem.start).T
+    u = low + (high - low) * np.random.default_rng(0).random((7, len(low)))
+    np.testing.assert_allclose(problem.sizes(u), problem.columns(u, slopes=False).size, rtol=1e-13)

@@ -8,6 +8,7 @@ rows, k free coefficients, m free nonlinear parameters.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from ragscale.fitting.solver._distinct import find_distinct
 from ragscale.fitting.solver._linear_parameters import columns_by_loss, probe_value
 
 _STEP = 6e-6
+_BLOCK = 1_000_000  # doubles of one column of a block of replicates
 
 
 class Columns(NamedTuple):
@@ -151,6 +153,18 @@ class LawColumns:
                 if -1 in change:
                     out.append(Slope(-1, j, np.broadcast_to(change[-1], (S, n + 1))[:, :-1]))
         return Columns(phi, size, rest, out)
+
+    def sizes(self, u: np.ndarray) -> np.ndarray:
+        """Return what columns are divided by, (S, k); many replicates of many rows are not evaluated at once for it."""
+        first = self.distinct(u[:1], slopes=False).size
+        if not self.law.further_columns:
+            typical = copy(self)
+            typical._n, typical._d, typical._r = self._n[-1:], self._d[-1:], self._r[-1:]
+            found = typical.distinct(u, slopes=False).size
+            if np.allclose(found[:1], first, rtol=1e-13, atol=0.0, equal_nan=True):  # else it looks at all rows
+                return found
+        step = max(1, _BLOCK // len(self._n))
+        return np.concatenate([self.distinct(u[i : i + step], slopes=False).size for i in range(0, len(u), step)])
 
     def _join(self, raw: Mapping[str, np.ndarray]) -> dict[int, Any]:
         """Sum the columns that share a coefficient; -1 collects what has a fixed one."""

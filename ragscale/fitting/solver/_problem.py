@@ -83,7 +83,7 @@ class Problem:
     def position(self, theta: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
         """Return (c, u) of one parameter set, shapes (1, k) and (1, m + l); the link's values are its own."""
         position = self.coordinates.search(theta)
-        size = self.columns(position, slopes=False).size
+        size = self.sizes(position)
         c = np.array([[theta[p.name] for p in self.coefficients]], dtype=float).reshape(1, -1)
         return c * size, position
 
@@ -96,6 +96,10 @@ class Problem:
     def distinct_columns(self, u: np.ndarray, slopes: bool = True) -> Columns:
         """Evaluate them at the distinct rows only, (S, k, U)."""
         return self._source.distinct(u, slopes)
+
+    def sizes(self, u: np.ndarray) -> np.ndarray:
+        """Return what columns are divided by to be normalised, (S, k)."""
+        return self._source.sizes(u)
 
     @property
     def place(self) -> dict[int, np.ndarray] | None:

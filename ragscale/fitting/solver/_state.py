@@ -7,6 +7,8 @@ import numpy as np
 from ragscale.fitting.solver._columns import Columns
 from ragscale.fitting.solver._problem import Problem
 
+_SAFE = 1e-100  # a latent whose slopes and their squares are numbers
+
 
 class State:
     """Everything at the current point that steps need."""
@@ -74,4 +76,4 @@ def jacobian_of(problem: Problem, columns: Columns, c: np.ndarray, u: np.ndarray
 
 def _heard(f: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Return the latent with a harmless value in rows of weight 0: beyond the law's range slopes are infinite there."""
-    return f if weight.all() else np.where(weight == 0, 1.0, f)
+    return f if f.size == 0 or f.min() > _SAFE else np.where(weight == 0, 1.0, f)
