@@ -10,7 +10,7 @@ from ragscale.fitting.solver._gauss_newton import gauss_newton_step
 from ragscale.fitting.solver._newton import newton_step
 from ragscale.fitting.solver._problem import Problem
 from ragscale.fitting.solver._projection import projection_step
-from ragscale.fitting.solver._solution import Solution, distinct
+from ragscale.fitting.solver._solution import Solution
 from ragscale.fitting.solver._state import State
 
 _BLOCK = 300_000  # doubles in the largest array of a batch: what stays near the processor
@@ -19,14 +19,7 @@ Step = Callable[[State, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 @np.errstate(all="ignore")
 def refine(
-    problem: Problem,
-    c: np.ndarray,
-    u: np.ndarray,
-    weight: np.ndarray,
-    *,
-    project: int = 25,
-    tolerance: float = 1e-14,
-    survivors: int | None = None,
+    problem: Problem, c: np.ndarray, u: np.ndarray, weight: np.ndarray, *, project: int = 25, tolerance: float = 1e-14
 ) -> Solution:
     """Go from starts to stationary points of the objective.
 
@@ -39,13 +32,7 @@ def refine(
         Largest number of variable-projection steps before Newton's method.
     tolerance : float
         Stop when another Newton step would lower the objective by less than this share of it.
-    survivors : int, optional
-        For laws without coefficients, whose Newton steps are dear: only so many of the starts that are lowest after the
-        first steps go on to Newton's method. For starts of one problem, not for replicates.
     """
-    if survivors is not None and not problem.k:
-        c, u = _lowest(problem, c, u, weight, survivors)
-        weight = weight[: len(u)]
     size = max(1, _BLOCK // (len(problem.table.n) * (problem.k + problem.m + problem.l)))
     # glibc keeps free memory up to twice the largest block it has mapped and released, and gives more back to the
     # kernel, to be mapped and cleared again at every step; this block is never touched and costs nothing
@@ -61,16 +48,6 @@ def refine(
         part.run(newton_step, 100, tolerance=tolerance, start=1e-6)
         parts.append(part)
     return Solution(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("c", "u", "value", "converged")))
-
-
-def _lowest(
-    problem: Problem, c: np.ndarray, u: np.ndarray, weight: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the starts that are lowest after Gauss-Newton steps; of those that met one another, one."""
-    batch = _Batch(problem, c.copy(), u.copy(), weight)
-    batch.run(gauss_newton_step, 150, tolerance=1e-6)
-    found = distinct(Solution(batch.c, batch.u, batch.value, batch.converged))
-    return (found.c[:count], found.u[:count]) if len(found.u) else (c[:1], u[:1])
 
 
 class _Batch:

@@ -12,7 +12,6 @@ from ragscale.fitting.solver._starts import Starts, scattered_starts, starts
 
 _MANY = 10_000  # rows from which the search goes by a sample
 _SAMPLE = 2_000
-_SURVIVORS = 8  # starts that Newton's method polishes where a law has no coefficients
 _NEARLY = 1.3  # minima on the sample that may be the best of all rows
 
 
@@ -99,7 +98,7 @@ def _refined(problem: Problem, begun: list[Starts], weights: np.ndarray) -> list
 
 
 def _survivors(problem: Problem, c: np.ndarray, u: np.ndarray, weight: np.ndarray) -> Solution:
-    return refine(problem, c, u, np.broadcast_to(weight, (len(u), len(weight))), survivors=_SURVIVORS)
+    return refine(problem, c, u, np.broadcast_to(weight, (len(u), len(weight))))
 
 
 def _is_rugged(solution: Solution) -> bool:
