@@ -266,6 +266,9 @@ def frequency_section(page: Page, found: list[Crossing]) -> None:
             if 0 < each.frequency < np.inf:
                 ax.axvline(each.frequency, color=colour, lw=1, ls=":")
         ax.set(xscale="log", xlabel="documents of the corpus that state the fact", ylabel="nats per answer token")
+        ticks = np.unique([f"{x:.2g}" for x in shown[0].bins["frequency"]]).astype(float)
+        ax.set_xticks(ticks, labels=[format_cell(tick) for tick in ticks])
+        ax.minorticks_off()
         ax.set_title(f"a budget of {format_cell(budget)} tokens")
         ax.legend(fontsize="x-small")
 
