@@ -26,9 +26,9 @@ WIDTHS = {128: (4, 0.006), 96: (3, 0.006)}  # heads, learning rate; the longest 
 def configuration(*, split_seed: int = 0, **world: float) -> StudyConfig:
     """Two sizes, two seeds, four D, and the frontier D + R = T at two budgets T, from D = T (no store) downwards.
 
-    Four in ten documents teach to answer from a passage, about thousands of strangers: the more there are, the sooner a
-    model reads, and the less it depends on its seed. Half of the facts about the people of the world are told as a
-    question and its answer, so that the same model also learns to answer from memory. Embedding and output head share
+    Four in ten documents teach to answer from a passage, about thousands of strangers. Half of the facts about the
+    people of the world are told as a question and its answer, so that the same model also learns to answer from
+    memory. Embedding and output head share
     their weights, which lets models so small copy from a passage several times sooner.
     """
     people = {"n_entities": 80, "zipf": 1.0, "n_strangers": 4_000, "reading_share": 0.4, "asked_share": 0.5}

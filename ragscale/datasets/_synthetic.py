@@ -159,7 +159,7 @@ def synthetic_corpus(
         soon to trust any passage; with several it must also see who is meant.
     n_strangers : int or None
         At least so many people that passages which teach reading are about; None takes twice as many as entities or
-        more. The more there are, the fewer tokens a model needs until it reads.
+        more.
     asked_share : float
         Share of the facts in documents of the kind ``"facts"`` that are written as a question and its answer, in
         [0, 1]. With 0 every question of the corpus is answered by the passage above it, and a model learns never to
