@@ -307,7 +307,7 @@ def format_cell(value: Any, *, digits: int = 4) -> str:
     number = float(value)
     if number != number:  # noqa: PLR0124 - the test for NaN
         return ""
-    for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
+    for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (10.0**digits, "k")):  # below, digits say it whole
         if 1e17 > abs(number) >= scale:
             return f"{number / (1e3 if suffix == 'k' else scale):.{digits}g}{suffix}"
     return f"{number:.{digits}g}"

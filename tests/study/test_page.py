@@ -68,3 +68,36 @@ def test_long_tables_say_what_is_left_out(tmp_path):
 )
 def test_cells_are_written_for_people(value, text):
     assert format_cell(value) == text
+
+
+def test_three_digits_are_never_an_exponent_of_a_count():
+    assert [format_cell(x, digits=3) for x in (999, 4776, 26_780, 118_400, 0.12345)] == [
+        "999",
+        "4.78k",
+        "26.8k",
+        "118k",
+        "0.123",
+    ]
+
+
+def test_cells_of_a_page_are_words(tmp_path):
+    page = Page("t")
+    page.table(pd.DataFrame({"D": [4776.0], "from_here": [True], "nll_per_token": [3.21987]}), "words", shown=True)
+    text = page.write(tmp_path / "r.html").read_text()
+    for said in ("<th>pretraining tokens</th>", "<th>helps from here on</th>", "<th>loss (nats per token)</th>"):
+        assert said in text
+    for cell in ("<td>4.78k</td>", "<td>yes</td>", "<td>3.22</td>"):
+        assert cell in text
+    assert "<details open>" in text
+
+
+def test_pictures_take_the_ink_of_the_page(tmp_path):
+    from ragscale.study._drawing import draw
+
+    page = Page("t")
+    draw(page, "two", "Panels.", lambda ax: ax.set_xlabel("a"), lambda ax: ax.set_xlabel("b"))
+    text = page.write(tmp_path / "r.html").read_text()
+    assert text.count("<svg") == 2
+    assert "currentColor" in text
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids)), "two pictures on one page must not share names"
