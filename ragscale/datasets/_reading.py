@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ragscale._typing import RngLike
 from ragscale.fitting import Reading
 from ragscale.fitting.laws._law import Theta
 
@@ -33,7 +34,7 @@ def simulate_reading(
     n_questions: int | None = None,
     gold: bool = True,
     gain: Callable[[np.ndarray, np.ndarray, np.ndarray], Any] | None = None,
-    rng: Any = None,
+    rng: RngLike = None,
 ) -> pd.DataFrame:
     """Make a results table of the law `Reading` with the conditions closed-book, oracle, retrieved and random.
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ragscale import results
+from ragscale._typing import RngLike
 from ragscale.errors import ConfigError, RagscaleError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def simulate(
     noise: float = 0.01,
     outliers: float = 0.0,
     cluster_share: float = 0.0,
-    rng: Any = None,
+    rng: RngLike = None,
 ) -> pd.DataFrame:
     r"""Draw a results table from a law.
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from ragscale._typing import HitRateLike
 from ragscale.decisions._allocation_words import sentences
 from ragscale.decisions._arguments import counts, flatten, read_prices, refuse, scalar
 from ragscale.decisions._estimate import quantiles
@@ -143,7 +144,7 @@ def optimal_allocation(
     min_D: ArrayLike | None = None,
     max_D: ArrayLike | None = None,
     max_R: ArrayLike | None = None,
-    hit_rate: Any = None,
+    hit_rate: HitRateLike = None,
     within: float | None = None,
 ) -> Allocation:
     r"""Split a token budget between pretraining and the store so that the loss is lowest.

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from ragscale._typing import RngLike
 from ragscale.decisions._arguments import counts, refuse
 from ragscale.decisions._estimate import quantiles
 from ragscale.errors import ConfigError, ExtrapolationWarning, IdentifiabilityWarning, ResultsError
@@ -100,7 +101,7 @@ def compare_fits(
     R: float = 0.0,
     n_resamples: int = 200,
     confidence_level: float = 0.95,
-    rng: Any = 0,
+    rng: RngLike = 0,
     **options: Any,
 ) -> FitComparison:
     r"""Compare procedures by their laws: parameters, the metric over compute, and where they cross.
@@ -206,7 +207,7 @@ def _fit_each(table: Any, over: str | None, law: Any, options: dict[str, Any]) -
     return {str(name): fit_manifold(part.drop(columns=over), law, **options) for name, part in groups}
 
 
-def _bootstraps(found: Mapping[str, Any], n: int, level: float, rng: Any) -> dict[str, Any]:
+def _bootstraps(found: Mapping[str, Any], n: int, level: float, rng: RngLike) -> dict[str, Any]:
     """Bootstrap what is not bootstrapped; fits of the same trained models get the same draws."""
     seeds = np.random.default_rng(rng).integers(2**31, size=len(found))
     first: dict[tuple[Any, ...], int] = {}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ragscale._typing import HitRateLike
 from ragscale.decisions._allocation import Allocation, assemble
 from ragscale.decisions._arguments import counts, flatten, refuse
 from ragscale.decisions._split import best_split
@@ -30,7 +31,7 @@ def compute_optimal(
     min_D: ArrayLike = 1e3,
     max_D: ArrayLike | None = None,
     max_R: ArrayLike | None = None,
-    hit_rate: Any = None,
+    hit_rate: HitRateLike = None,
 ) -> Allocation:
     r"""Choose N and D, and R if asked, so that the loss is lowest under a compute budget.
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ragscale._typing import HitRateLike
 from ragscale.decisions._arguments import counts, flatten, refuse
 from ragscale.decisions._estimate import Estimate, estimate
 from ragscale.decisions._surface import Subject, Surface, answer, surface
@@ -23,7 +24,7 @@ def critical_store(
     D: ArrayLike,
     fraction: ArrayLike = 0.9,
     max_R: ArrayLike | None = None,
-    hit_rate: Any = None,
+    hit_rate: HitRateLike = None,
 ) -> Estimate:
     r"""Return the smallest store R that realises a fraction q of the attainable gain.
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ragscale._typing import HitRateLike
 from ragscale.decisions._arguments import counts, flatten, refuse
 from ragscale.decisions._estimate import Estimate, estimate
 from ragscale.decisions._surface import Subject, Surface, surface
 
 
 def exchange_rate(
-    fit_or_bootstrap: Subject, *, N: ArrayLike, D: ArrayLike, R: ArrayLike, hit_rate: Any = None
+    fit_or_bootstrap: Subject, *, N: ArrayLike, D: ArrayLike, R: ArrayLike, hit_rate: HitRateLike = None
 ) -> Estimate:
     r"""Return how many pretraining tokens one more store token replaces at (N, D, R).
 

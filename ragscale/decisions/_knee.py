@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ragscale._renamed import renamed
+from ragscale._typing import HitRateLike
 from ragscale.decisions._arguments import counts, flatten, read_prices, refuse, scalar
 from ragscale.decisions._estimate import quantiles
 from ragscale.decisions._surface import Subject, Surface, surface
@@ -104,7 +105,7 @@ def knee_point(
     fraction: float = 0.9,
     prices: Any = None,
     min_D: ArrayLike | None = None,
-    hit_rate: Any = None,
+    hit_rate: HitRateLike = None,
 ) -> Knee:
     r"""Find the knee of pretraining at fixed N and R, by a named definition.
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from ragscale._typing import ResultsLike
 from ragscale.decisions._allocation import optimal_allocation
 from ragscale.decisions._arguments import counts, refuse
 from ragscale.decisions._design import MISFITS, Local, localise, misfit_columns, misfit_knots
@@ -70,7 +71,7 @@ class NextRuns(Result):
 
 
 def next_runs(
-    results: Any,
+    results: ResultsLike,
     candidates: pd.DataFrame,
     *,
     budget_flops: float,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from ragscale._typing import HitRateLike
 from ragscale.decisions._arguments import counts, refuse
 from ragscale.decisions._checkpoint_gains import checkpoint_gains, gain_intervals, joint_gains
 from ragscale.decisions._surface import Subject, Surface, surface
@@ -88,7 +89,7 @@ def reading_threshold(
     min_gain: float = 0.0,
     higher_is_better: bool | None = None,
     confidence_level: float = 0.95,
-    hit_rate: Any = None,
+    hit_rate: HitRateLike = None,
 ) -> Threshold:
     r"""Find where retrieval starts to help: the smallest N (or D, D/N, steps) from which on every gain is certain.
 
@@ -158,7 +159,7 @@ def reading_threshold(
         return _from_fit(found, by, {"N": N, "D_over_N": D_over_N, "R": R}, confidence_level, min_gain)
     if N is not None or R is not None:
         raise ConfigError("reading_threshold: N and R are for a fit; filter the table instead")
-    table = validate(results_or_fit)
+    table = validate(cast(pd.DataFrame, results_or_fit))
     options = {"condition": condition, "higher": higher_is_better, "level": confidence_level, "least": min_gain}
     return _from_results(table, by, control=control, **options)
 

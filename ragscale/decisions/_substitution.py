@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from ragscale._typing import ResultsLike
 from ragscale.decisions._estimate import quantiles
 from ragscale.decisions._surface import Subject, Surface, answer, surface
 from ragscale.errors import ConfigError, ResultsError
@@ -71,7 +72,7 @@ class Substitution(Result):
 
 
 def substitution(
-    results: Any, fit_or_bootstrap: Subject, *, convention: Literal["corrected", "paper"] = "corrected"
+    results: ResultsLike, fit_or_bootstrap: Subject, *, convention: Literal["corrected", "paper"] = "corrected"
 ) -> Substitution:
     r"""Measure what each store was worth in pretraining tokens.
 

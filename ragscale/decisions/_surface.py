@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from ragscale._typing import HitRateLike
 from ragscale.errors import ConfigError, ExtrapolationWarning, FitError
 from ragscale.fitting._bootstrap import LEAST_WEIGHT
 from ragscale.fitting.laws._catalogue import make_law
@@ -79,7 +80,12 @@ class Surface:
 
     def _require_store(self) -> None:
         """Raise where the law knows no store, the rows have some, and whether these help is open or plain."""
-        if self.source is None or self.data is None or "R" in self.law.variables or not (self.data["R"] > 0).any():
+        if (
+            self.source is None
+            or self.data is None
+            or "R" in self.law.variables
+            or not np.any(self.data["R"].to_numpy(float) > 0)
+        ):
             return
         verdict = self.source.verdict
         if verdict.kind not in SETTLED:
@@ -282,7 +288,7 @@ def answer(law: Any, question: str, *arguments: Any) -> Any:
     return getattr(law, question)(*arguments) if law._knows(question) else None
 
 
-def surface(subject: Any, *, hit_rate: Any = None) -> Surface:
+def surface(subject: Any, *, hit_rate: HitRateLike = None) -> Surface:
     """Read what a decision is about.
 
     Parameters
@@ -322,7 +328,7 @@ def _candidates(comparison: Any) -> list[tuple[str, float, Any]]:
     return [(name, w, comparison.fits[name]) for name, w in comparison.weights.items() if w >= LEAST_WEIGHT]
 
 
-def _average(candidates: Sequence[tuple[str, float, Any]], hit_rate: Any) -> Surface:
+def _average(candidates: Sequence[tuple[str, float, Any]], hit_rate: HitRateLike) -> Surface:
     total = sum(weight for _, weight, _ in candidates)
     members = [replace(_from_fit(s, hit_rate), name=name, weight=weight / total) for name, weight, s in candidates]
     if len(members) == 1:
@@ -340,7 +346,7 @@ def _average(candidates: Sequence[tuple[str, float, Any]], hit_rate: Any) -> Sur
     )
 
 
-def _from_pair(subject: tuple[Any, ...], hit_rate: Any) -> Surface:
+def _from_pair(subject: tuple[Any, ...], hit_rate: HitRateLike) -> Surface:
     if len(subject) != 2:
         raise ConfigError(f"expected a pair (law, parameters), got {len(subject)} things")
     law = make_law(subject[0])
@@ -356,7 +362,7 @@ def _from_pair(subject: tuple[Any, ...], hit_rate: Any) -> Surface:
     return Surface(law=_complete(law), theta=theta, name=law.name)
 
 
-def _from_fit(subject: Any, hit_rate: Any) -> Surface:
+def _from_fit(subject: Any, hit_rate: HitRateLike) -> Surface:
     fit = getattr(subject, "fit", subject)
     law = fit.law
     if "hit_rate" in law.further_columns:

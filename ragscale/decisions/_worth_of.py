@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from ragscale._typing import HitRateLike
 from ragscale.decisions._allocation import optimal_allocation
 from ragscale.decisions._arguments import counts, refuse
 from ragscale.decisions._surface import surface
@@ -175,7 +176,7 @@ def _as_curve(given: Any, name: str) -> Any:
     return hit_rate_curve(given)
 
 
-def _metric(fit: Any, hit_rate: Any, n: float, d: float, r: np.ndarray) -> np.ndarray:
+def _metric(fit: Any, hit_rate: HitRateLike, n: float, d: float, r: np.ndarray) -> np.ndarray:
     found = surface(getattr(fit, "fit", fit), hit_rate=hit_rate)
     point = {name: float(value) for name, value in found.theta.items()}
     return found.metric(found.at_point().loss(n, d, r, point))

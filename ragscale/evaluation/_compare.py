@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ragscale._typing import RngLike
 from ragscale.errors import ConfigError
 from ragscale.evaluation._metrics import per_question, standard_error
 
 
 def paired_bootstrap(
-    differences: Any, *, n_resamples: int = 2000, confidence_level: float = 0.95, rng: Any = None
+    differences: Any, *, n_resamples: int = 2000, confidence_level: float = 0.95, rng: RngLike = None
 ) -> dict[str, float]:
     """Resample questions and return the mean difference with its interval.
 
@@ -68,7 +69,7 @@ def compare_conditions(
     reference: str = "closed-book",
     n_resamples: int = 2000,
     confidence_level: float = 0.95,
-    rng: Any = None,
+    rng: RngLike = None,
 ) -> pd.DataFrame:
     """Compare every condition and store size with a reference condition, on the questions that both have.
 

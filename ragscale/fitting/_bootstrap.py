@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from ragscale._typing import RngLike
 from ragscale.errors import ConfigError, IdentifiabilityWarning
 from ragscale.fitting._comparison import Comparison
 from ragscale.fitting._determined import refuse_unseen
@@ -261,7 +262,7 @@ def bootstrap(
     n_resamples: int = 1000,
     by: str | Sequence[str] = ("N", "D", "seed"),
     confidence_level: float = 0.95,
-    rng: Any = None,
+    rng: RngLike = None,
 ) -> Bootstrap: ...
 @overload
 def bootstrap(
@@ -270,7 +271,7 @@ def bootstrap(
     n_resamples: int = 1000,
     by: Sequence[str] = ("N", "D", "seed"),
     confidence_level: float = 0.95,
-    rng: Any = None,
+    rng: RngLike = None,
 ) -> JointBootstrap: ...
 def bootstrap(
     fit: ManifoldFit | Comparison | JointFit,
@@ -278,7 +279,7 @@ def bootstrap(
     n_resamples: int = 1000,
     by: Any = ("N", "D", "seed"),
     confidence_level: float = 0.95,
-    rng: Any = None,
+    rng: RngLike = None,
 ) -> Bootstrap | JointBootstrap:
     """Refit on resampled results; by default whole trained models are drawn.
 

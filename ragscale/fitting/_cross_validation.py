@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ragscale._renamed import renamed
+from ragscale._typing import ResultsLike, RngLike
 from ragscale.errors import ConfigError, FitError, RagscaleError
 from ragscale.fitting._comparison import CrossValidation
 from ragscale.fitting._conditions import rows_for
@@ -27,7 +28,12 @@ _LARGEST = 0.2
 
 @renamed("seed", "rng")
 def cross_validate(
-    results: Any, law: str | ScalingLaw = "log1p", *, leave_out: LeaveOut = "N", rng: Any = 0, **options: Any
+    results: ResultsLike,
+    law: str | ScalingLaw = "log1p",
+    *,
+    leave_out: LeaveOut = "N",
+    rng: RngLike = 0,
+    **options: Any,
 ) -> CrossValidation:
     """Fit to a part of the table, predict the rest; every fold is fitted anew, exponents included.
 
@@ -69,7 +75,7 @@ def cross_validate(
     return found
 
 
-def prepared(results: Any, laws: Sequence[ScalingLaw], options: dict[str, Any]) -> pd.DataFrame:
+def prepared(results: ResultsLike, laws: Sequence[ScalingLaw], options: dict[str, Any]) -> pd.DataFrame:
     """Prepare the table with those options that say how to read it, and take them out."""
     reading = {name: options.pop(name) for name in TABLE_OPTIONS if name in options}
     return prepare(
@@ -82,7 +88,7 @@ def prepared(results: Any, laws: Sequence[ScalingLaw], options: dict[str, Any]) 
 
 
 def validate(
-    table: pd.DataFrame, law: ScalingLaw, ways: Sequence[LeaveOut], *, rng: Any = 0, options: Mapping[str, Any]
+    table: pd.DataFrame, law: ScalingLaw, ways: Sequence[LeaveOut], *, rng: RngLike = 0, options: Mapping[str, Any]
 ) -> list[CrossValidation | RagscaleError]:
     """Cross-validate a law on a prepared table in several ways at once; a way that cannot be gone is its error."""
     table, kept, _ = rows_for(table, law)
@@ -150,14 +156,16 @@ def with_link(table: pd.DataFrame, options: Mapping[str, Any], law: ScalingLaw) 
     return {**options, "link": own, "space": link.space if space == "auto" else space}
 
 
-def _folds_or_error(table: pd.DataFrame, leave_out: LeaveOut, rng: Any) -> list[tuple[str, np.ndarray]] | RagscaleError:
+def _folds_or_error(
+    table: pd.DataFrame, leave_out: LeaveOut, rng: RngLike
+) -> list[tuple[str, np.ndarray]] | RagscaleError:
     try:
         return list(_folds(table, leave_out, rng))
     except RagscaleError as error:
         return error
 
 
-def _folds(table: pd.DataFrame, leave_out: LeaveOut, rng: Any) -> Iterator[tuple[str, np.ndarray]]:
+def _folds(table: pd.DataFrame, leave_out: LeaveOut, rng: RngLike) -> Iterator[tuple[str, np.ndarray]]:
     if leave_out in {"N", "D", "R"}:
         values = np.sort(np.asarray(table[str(leave_out)].unique(), dtype=float))
         if len(values) < 2:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from ragscale._typing import HitRateLike, ResultsLike
 from ragscale.errors import ConfigError, RagscaleError
 from ragscale.fitting._conditions import as_hit_rate, measured_curve
 from ragscale.fitting._evidence import evidence
@@ -22,7 +23,7 @@ from ragscale.fitting.solver.links import Link
 
 
 def fit_manifold(
-    results: Any,
+    results: ResultsLike,
     law: str | ScalingLaw = "auto",
     *,
     N: str = "N",
@@ -38,7 +39,7 @@ def fit_manifold(
     seed_average: bool = True,
     by: str | Sequence[str] | None = None,
     higher_is_better: bool | None = None,
-    hit_rate: Any = None,
+    hit_rate: HitRateLike = None,
     over: str | None = None,
     shared: Sequence[str] | None = None,
 ) -> Any:
@@ -163,20 +164,20 @@ def fit_manifold(
     return replace(fit, **known)
 
 
-def _known(table: pd.DataFrame, fit: ManifoldFit, hit_rate: Any) -> dict[str, Any]:
+def _known(table: pd.DataFrame, fit: ManifoldFit, hit_rate: HitRateLike) -> dict[str, Any]:
     """Return what a table says beside the law: h(R), and what passages do within trained models."""
     curve = measured_curve(table) if hit_rate is None else as_hit_rate(hit_rate)
     return {"hit_rate": curve, "evidence": evidence(table, fit.link)}
 
 
 def _over(
-    results: Any,
+    results: ResultsLike,
     over: str,
     law: ScalingLaw | None,
     *,
     shared: Sequence[str] | None,
     read: Callable[[Any], pd.DataFrame],
-    hit_rate: Any,
+    hit_rate: HitRateLike,
     options: dict[str, Any],
 ) -> Any:
     """Fit every group of rows, with shared parameters."""

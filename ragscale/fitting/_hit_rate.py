@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from ragscale._typing import HitRateLike
 from ragscale.errors import ConfigError
 from ragscale.fitting._conditions import as_hit_rate, reads_evidence
 from ragscale.fitting.laws._law import ScalingLaw
 from ragscale.results import HitRateCurve, HitRateDraws
 
 
-def law_for_decisions(fit_or_bootstrap: Any, hit_rate: Any = None) -> ScalingLaw:
+def law_for_decisions(fit_or_bootstrap: Any, hit_rate: HitRateLike = None) -> ScalingLaw:
     """Return the law of a fit with h(R) in place of the column ``hit_rate``, so that N, D and R are all it reads.
 
     For a bootstrap the column has one curve for each row of parameters, (S + 1, 1): the curve itself for the point

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ragscale._typing import RngLike
 from ragscale.errors import ConfigError, FitError, RagscaleError
 from ragscale.fitting._bootstrap import Bootstrap, _warn_if_few
 from ragscale.fitting._conditions import rows_for
@@ -178,7 +179,7 @@ def _trained_models(every: pd.DataFrame, by: Any) -> np.ndarray:
 
 
 def bootstrap_jointly(
-    joint: JointFit, *, n_resamples: int, by: Any, confidence_level: float, rng: Any
+    joint: JointFit, *, n_resamples: int, by: Any, confidence_level: float, rng: RngLike
 ) -> JointBootstrap:
     """Refit on resampled trained models, the same for every group, all parameters at once."""
     fits = joint.fits

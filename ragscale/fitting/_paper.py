@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.optimize import curve_fit
 
+from ragscale._typing import ResultsLike
 from ragscale.errors import ConfigError, FitError
 from ragscale.fitting._prepare import prepare
 from ragscale.results._result import Result
@@ -88,7 +89,7 @@ class PaperFit(Result):
         return value + _gain(self.form, n, r, p["C"], p[_SHAPE[self.form]])
 
 
-def fit_paper(results: Any, form: Form = "log", **columns: str) -> PaperFit:
+def fit_paper(results: ResultsLike, form: Form = "log", **columns: str) -> PaperFit:
     """Fit as the paper's script does: one start, least squares, in two steps; for comparison, not for use.
 
     First A, alpha, B, beta, L0 on the rows with R = 0; then, on all rows, A, B, C and the shape with alpha, beta locked

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ragscale._typing import ResultsLike
 from ragscale.errors import ConfigError, ResultsError, ResultsWarning
 from ragscale.fitting._conditions import RETRIEVED, conditions
 from ragscale.fitting._determined import fill_unknown
@@ -31,7 +32,7 @@ _NOTHING_SHOWN = {"closed-book", "closed_book", "closed book", "none", ""}
 
 
 def prepare(
-    results: Any,
+    results: ResultsLike,
     *,
     N: str = "N",
     D: str = "D",

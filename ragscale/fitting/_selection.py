@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ragscale._typing import ResultsLike
 from ragscale.errors import ConfigError, FitError, RagscaleError
 from ragscale.fitting._comparison import Comparison, akaike_weights
 from ragscale.fitting._conditions import reads_evidence, rows_for
@@ -22,7 +23,7 @@ _TIE = 2.0
 
 
 def compare_laws(
-    results: Any,
+    results: ResultsLike,
     laws: Sequence[str | ScalingLaw] | None = None,
     *,
     held_out: bool = True,

@@ -9,11 +9,11 @@ import os
 import re
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from ragscale._files import atomic_write, disk_errors, locked
+from ragscale._typing import ResultsLike
 from ragscale.errors import ResultsError, ResultsWarning
 from ragscale.results._csv import separator
 from ragscale.results._files import _encode
@@ -30,7 +30,7 @@ _TORN_PAIR = re.compile(
 )
 
 
-def append(results: Any, path: str | os.PathLike[str]) -> None:
+def append(results: ResultsLike, path: str | os.PathLike[str]) -> None:
     """Add rows to a results table on disk, creating it if need be.
 
     The file is replaced as a whole, so that a kill or a full disk leaves the old one, and calling again never counts

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr
 
+from ragscale._typing import ResultsLike
 from ragscale.errors import ResultsError, ResultsWarning
 from ragscale.results._door import as_frame
 from ragscale.results._metric_names import RISING, Kind, kind_of
@@ -24,7 +25,7 @@ LARGEST_LOSS = 18.0
 _SAY_SO = "say so: the argument higher_is_better=True or False, a column of that name, or a column metric"
 
 
-def higher_is_better(results: Any) -> bool:
+def higher_is_better(results: ResultsLike) -> bool:
     """Say whether a higher value of a metric, or of the one metric of a table, is better.
 
     In this order: the column ``higher_is_better``, which `evaluate` and the importers write; the name in the column

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ragscale._typing import ResultsLike
 from ragscale.errors import ResultsError, ResultsWarning
 from ragscale.results._metric_names import kind_of
 from ragscale.results._read import read_frame
@@ -37,7 +38,7 @@ _LIKELY = {
 }
 
 
-def as_frame(results: Any) -> pd.DataFrame:
+def as_frame(results: ResultsLike) -> pd.DataFrame:
     """Return what was given as a DataFrame with text column names and a fresh index, or say why it is no table.
 
     Counts that stand in a named index become columns; columns that only number the rows are dropped with a warning.

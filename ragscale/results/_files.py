@@ -13,6 +13,7 @@ import pandas as pd
 
 from ragscale._extras import require
 from ragscale._files import atomic_write
+from ragscale._typing import ResultsLike
 from ragscale.errors import ResultsError
 from ragscale.results._read import read_frame, suffix_of
 from ragscale.results._table import validate
@@ -64,7 +65,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise ResultsError(f"{path}: {error}") from error
 
 
-def write(results: Any, path: str | os.PathLike[str]) -> None:
+def write(results: ResultsLike, path: str | os.PathLike[str]) -> None:
     """Validate a results table and write it by suffix: the file is the old one or the whole new one, never half.
 
     Parameters

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaincinv
 
+from ragscale._typing import RngLike
 from ragscale.errors import ConfigError, ResultsError
 from ragscale.results._hit_rate_shapes import Hill, Monotone, Shape, fit_hill, isotonic
 from ragscale.results._result import Result, decode, encode
@@ -92,7 +93,7 @@ class HitRateCurve(Result):
         """Return dh/dR, per token."""
         return self._shape().slope(np.asarray(R, dtype=np.float64), np.zeros(1, dtype=int).reshape(()))
 
-    def draw(self, rng: Any = None) -> HitRateCurve:
+    def draw(self, rng: RngLike = None) -> HitRateCurve:
         """Return the curve of questions drawn anew, the same questions for every store.
 
         Where the hits of single questions are known, questions are resampled; else the steps between stores are drawn
@@ -108,7 +109,7 @@ class HitRateCurve(Result):
             hill = (float(found[0]), float(found[1]), float(found[2]))
         return replace(self, observed=observed[0], hill=hill, hits=None)
 
-    def draws(self, n: int, rng: Any = None) -> HitRateDraws:
+    def draws(self, n: int, rng: RngLike = None) -> HitRateDraws:
         """Return ``n`` draws as one function with replicates, (n, 1); see `draw`."""
         observed = self._draw(n, np.random.default_rng(rng))
         if observed is None:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ragscale._typing import ResultsLike
 from ragscale.results._table import MEASURED, row_keys, validate
 
 _PER_RUN = ("seed", "run")
 
 
-def average_seeds(results: Any) -> pd.DataFrame:
+def average_seeds(results: ResultsLike) -> pd.DataFrame:
     r"""Average the rows that differ only in ``seed``, ``run`` and what is measured (``value``, ``hit_rate``, ...).
 
     With m seeds of values v_i and standard errors s_i over the questions, the mean's standard error is

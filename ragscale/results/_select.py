@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ragscale._typing import ResultsLike
 from ragscale.errors import ResultsError
 from ragscale.results._door import as_frame
 from ragscale.results._table import validate
@@ -18,7 +19,7 @@ _ANY = 1_000_000_007.0
 
 
 def select(
-    results: Any,
+    results: ResultsLike,
     *,
     metric: str | None = None,
     task: str | None = None,
@@ -60,7 +61,7 @@ def select(
     [0.4, 0.5]
     """
     frame = as_frame(results)
-    of_one_model = "R" in frame and frame["R"].nunique() > 1
+    of_one_model = "R" in frame and pd.Series(frame["R"]).nunique() > 1
     absent = [name for name in ("N", "D") if of_one_model and name not in frame]  # a sweep of stores need not give them
     table = validate(frame.assign(**dict.fromkeys(absent, _ANY)))
     if conditions is not None and isinstance(conditions, str):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ragscale._typing import ResultsLike
 from ragscale.errors import ResultsError, ResultsWarning
 from ragscale.results._door import as_frame, missing_column
 
@@ -56,7 +57,7 @@ _INT64_MAX = float(np.iinfo(np.int64).max)
 _SHOWN = 4
 
 
-def validate(results: Any) -> pd.DataFrame:
+def validate(results: ResultsLike) -> pd.DataFrame:
     """Return a canonical copy of a results table, or raise one error that lists everything wrong with it.
 
     The copy has N, D, R, value and the other numeric columns as float64 (products of int64 columns overflow at real

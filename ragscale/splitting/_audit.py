@@ -12,6 +12,7 @@ import pandas as pd
 from ragscale._files import file_digest
 from ragscale._long_texts import encode
 from ragscale._renamed import renamed
+from ragscale._typing import RngLike
 from ragscale.errors import SplitError
 from ragscale.passages import cut_windows
 from ragscale.results import Result
@@ -79,7 +80,9 @@ class AuditReport(Result):
 
 
 @renamed("seed", "rng")
-def audit(split: Split, *, D: int | None = None, measure: bool = True, sample: int = 1000, rng: Any = 0) -> AuditReport:
+def audit(
+    split: Split, *, D: int | None = None, measure: bool = True, sample: int = 1000, rng: RngLike = 0
+) -> AuditReport:
     """Re-read a split and check every promise.
 
     Parameters

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from ragscale._typing import RngLike
 from ragscale.evaluation import LanguageModel, ScoreRequest
 
 _TEXTS = ("The river runs to the sea.", "Question: What is dew?\nAnswer:", "naïve café – 3.14", " a")
 
 
 def check_language_model(
-    model: LanguageModel | Callable[[], LanguageModel], *, tolerance: float = 1e-3, rng: Any = 0
+    model: LanguageModel | Callable[[], LanguageModel], *, tolerance: float = 1e-3, rng: RngLike = 0
 ) -> list[str]:
     """Run the promises of `LanguageModel` on a model.
 
