@@ -53,9 +53,8 @@ def answer_words(fitted: Fitted, by_frequency: list[str]) -> list[str]:
     try:
         best = optimal_allocation(fit if fitted.boot is None else fitted.boot, N=sizes, budget=budget)
     except FitError as error:
-        if not by_frequency:
-            raise
-        return [*by_frequency, f"No split is recommended beyond those that were measured: {error}"]
+        beyond = " beyond those that were measured" * bool(by_frequency)
+        return [*(by_frequency or [fit.verdict.text]), f"No split is recommended{beyond}: {error}"]
     measured = measured_best(fitted.table, budget, surface(fit).rises)
     words = [*(by_frequency or [fit.verdict.text]), *(_sentence(best, measured, i) for i in range(len(sizes)))]
     if best.regret is not None:
