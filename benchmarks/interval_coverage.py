@@ -43,7 +43,7 @@ PARAMETERS = ("alpha", "beta", "E", "C")
 QUANTITIES = (*PARAMETERS, "surface", "prediction", "share", "knee")
 WAYS = ("percentile", "all models drawn", "BCa", "normal", "studentised")
 AT = (2e9, 4e10, 1e10)
-DECISION = {"N": 1e9, "budget": 5e10}
+DECISION: dict[str, Any] = {"N": 1e9, "budget": 5e10}
 SMALL = pd.DataFrame(
     [(n, n * d, n * r) for n in np.geomspace(3e7, 3e9, 6) for d in (1, 4, 10, 25, 50) for r in (0, 1, 5, 20)],
     columns=["N", "D", "R"],
@@ -72,15 +72,15 @@ def one(design: str, label: str, seed: int, resamples: int) -> dict[str, dict[st
     ends["share"] = share.interval("share")
     ends["knee"] = (knee.low, knee.high)
     wanted = {**truth, "surface": surface, "prediction": measured, "share": wanted_share, "knee": wanted_knee}
-    found = {"percentile": {name: holds(*ends[name], wanted[name]) for name in QUANTITIES}}
+    found = {"percentile": {name: holds(ends[name], wanted[name]) for name in QUANTITIES}}
     if seed % 8 == 0:
         found |= others(fit, seed, resamples, {name: wanted[name] for name in (*PARAMETERS, "surface")}, design)
     return found
 
 
-def holds(low: Any, high: Any, value: Any) -> bool:
+def holds(ends: Any, value: Any) -> bool:
     """Tell whether a value lies in a closed interval."""
-    return bool(float(low) <= float(value) <= float(high))
+    return bool(float(ends[0]) <= float(value) <= float(ends[1]))
 
 
 def others(
@@ -104,9 +104,9 @@ def others(
     found: dict[str, dict[str, bool]] = {way: {} for way in WAYS[1:4]}
     for name, value in wanted.items():
         values, middle = drawn[name], estimate[name]
-        found["all models drawn"][name] = holds(*np.quantile(values, [0.025, 0.975]), value)
+        found["all models drawn"][name] = holds(np.quantile(values, [0.025, 0.975]), value)
         found["normal"][name] = bool(abs(middle - value) <= 1.96 * np.std(values, ddof=1))
-        found["BCa"][name] = holds(*np.quantile(values, _bca_levels(values, middle, without[name])), value)
+        found["BCa"][name] = holds(np.quantile(values, _bca_levels(values, middle, without[name])), value)
     if design == "30 models" and seed % 24 == 0:
         found["studentised"] = studentised(fit, draws, drawn, wanted)
     return found
@@ -143,7 +143,7 @@ def studentised(
         t = np.array(ratios[name])[np.isfinite(ratios[name])]
         low, high = np.quantile(t, [0.025, 0.975])
         value = fit.theta[name]
-        found[name] = holds(value - high * spread[name], value - low * spread[name], wanted[name])
+        found[name] = holds((value - high * spread[name], value - low * spread[name]), wanted[name])
     return found
 
 

@@ -142,7 +142,8 @@ def mutants(tree: ast.Module) -> Iterator[tuple[ast.expr, ast.expr]]:
                 elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
                     new = copy.deepcopy(node.operand)
                 elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-                    new = ast.Constant(2 * node.value + 1 if type(node.value) is int else 2.0 * node.value + 0.5)
+                    value: Any = node.value
+                    new = ast.Constant(2 * value + 1 if type(value) is int else 2.0 * value + 0.5)
                 elif isinstance(node, ast.IfExp):
                     new = copy.deepcopy(node)
                     new.body, new.orelse = new.orelse, new.body

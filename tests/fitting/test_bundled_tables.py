@@ -60,8 +60,9 @@ def test_one_surface_of_each_table_by_an_automatic_law(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = answered(rows, "auto")
-    decides = {"paper_figure1", "knnlm_table3", "massiveds_mmlu", "retro_table4"}  # changes below 0; one model's stores
-    assert found is (name not in decides), label
+    # changes below 0, stores of one model, and 216 models of other makers that one law does not describe
+    refused = {"paper_figure1", "knnlm_table3", "massiveds_mmlu", "retro_table4", "sloth_families"}
+    assert found is (name not in refused), label
 
 
 @pytest.mark.parametrize("law", ["log_ratio", "rpower", "multiplicative", "effective_data"])
