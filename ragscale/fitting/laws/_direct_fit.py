@@ -138,7 +138,7 @@ def fit_direct(
             f"too few for {n_free} parameters: lower margin, or measure larger models"
         )
     run = rows["run"] if "run" in rows else np.arange(len(rows))
-    table = rows[list(columns)].astype(float).assign(R=0.0, run=run)
+    table = pd.DataFrame(rows[list(columns)].astype(float)).assign(R=0.0, run=run)
     if residual == "accuracy":
         fit = fit_manifold(table, law, **options)
     else:

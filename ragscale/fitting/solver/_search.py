@@ -88,17 +88,11 @@ def _thorough(problem: Problem, weights: np.ndarray, near: Solution | None = Non
 
 
 def _refined(problem: Problem, begun: list[Starts], weights: np.ndarray) -> list[Solution]:
-    """Return where the starts of each row of weights end; all in one batch, unless only the lowest are to go on."""
-    if not problem.k:
-        return [_survivors(problem, c, u, weight) for (c, u), weight in zip(begun, weights, strict=True)]
+    """Return where the starts of each row of weights end, all in one batch."""
     owner = np.repeat(np.arange(len(weights)), [len(u) for _, u in begun])
     c, u = np.concatenate([c for c, _ in begun]), np.concatenate([u for _, u in begun])
     found = refine(problem, c, u, weights[owner])
     return [found.take(np.flatnonzero(owner == i)) for i in range(len(weights))]
-
-
-def _survivors(problem: Problem, c: np.ndarray, u: np.ndarray, weight: np.ndarray) -> Solution:
-    return refine(problem, c, u, np.broadcast_to(weight, (len(u), len(weight))))
 
 
 def _is_rugged(solution: Solution) -> bool:
@@ -107,4 +101,5 @@ def _is_rugged(solution: Solution) -> bool:
 
 
 def _search_wider(problem: Problem, weight: np.ndarray) -> Solution:
-    return _survivors(problem, *scattered_starts(problem, weight), weight)
+    c, u = scattered_starts(problem, weight)
+    return refine(problem, c, u, np.broadcast_to(weight, (len(u), len(weight))))
