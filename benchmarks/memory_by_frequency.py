@@ -3,10 +3,10 @@
     python benchmarks/memory_by_frequency.py --out memory             # about 3 CPU minutes
     python benchmarks/memory_by_frequency.py --out memory --only-fit  # the law, from what the first wrote
 
-A world of 60 people told about at Zipf frequencies; 40 % of the documents teach to answer from a passage. Three sizes
-of decoder, two D each, are asked about single facts without a store and with stores of three sizes (BM25, one passage).
-How often the D tokens state a fact is counted; rows are means over the facts of one class of exposures, a factor of two
-wide.
+The demo's world: 80 people told about at Zipf frequencies; 40 % of the documents teach to answer from a passage. Two
+sizes of decoder, two D each, are asked about single facts without a store and with stores of four sizes (BM25, one
+passage). How often the D tokens state a fact is counted; rows are means over the facts of one class of exposures, a
+factor of two wide.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from ragscale.evaluation import Example, PromptTemplate, Task
 from ragscale.fitting import laws
 
 HERE = Path(__file__).resolve().parent
-WORLD = {"n_documents": 17_000, "n_entities": 60, "n_questions": 300, "n_bands": 1, "reading_share": 0.4}
-WIDTHS = {128: (4, 0.006), 64: (2, 0.012), 32: (2, 0.02)}  # heads, learning rate
-D = [250_000, 500_000]
-STORES = [3_000, 15_000, 75_000]
-MOST = 620_000  # tokens of the split
-VOCABULARY = 512
+PEOPLE = {"n_entities": 80, "zipf": 1.0, "n_strangers": 4_000, "reading_share": 0.4, "asked_share": 0.5}
+WORLD = {"n_documents": 22_000, "n_questions": 400, "n_bands": 1, "n_multi_hop": 0, **PEOPLE}  # the demo's world
+WIDTHS = {128: (4, 0.006), 96: (3, 0.006)}  # heads, learning rate
+D = [500_000, 800_000]
+STORES = [3_000, 15_000, 75_000, 200_000]
+MOST = 1_000_000  # tokens of the split
+VOCABULARY = 1024
 
 
 def measure(out: Path) -> pd.DataFrame:
