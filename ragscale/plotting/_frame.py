@@ -127,12 +127,13 @@ _ENDS: dict[str, tuple[float, float]] = {"light": (0.0, 0.85), "dark": (0.35, 1.
 
 def background(ax: Any) -> Background:
     """Say what axes are drawn on; "any" where they are seen through, as on a page that follows the reader's setting."""
-    colours = require("matplotlib.colors", "plot")
-    face = colours.to_rgba(ax.get_facecolor())
-    return _background(face if face[3] >= 0.5 else colours.to_rgba(ax.figure.get_facecolor()))
+    return _background(ax.get_facecolor(), ax.figure.get_facecolor())
 
 
-def _background(colour: Any) -> Background:
+def _background(axes: Any, figure: Any) -> Background:
+    to_rgba = require("matplotlib.colors", "plot").to_rgba
+    face = to_rgba(axes)
+    colour = face if face[3] >= 0.5 else to_rgba(figure)
     if colour[3] < 0.5:
         return "any"
     return "dark" if float(np.dot(colour[:3], (0.299, 0.587, 0.114))) < 0.5 else "light"
@@ -169,9 +170,7 @@ def size_colours(sizes: Any, *, background: Background | None = None) -> list[tu
     mpl = require("matplotlib", "plot")
     shown: Background | None = background
     if shown is None:
-        to_rgba = require("matplotlib.colors", "plot").to_rgba
-        face = to_rgba(mpl.rcParams["axes.facecolor"])
-        shown = _background(face if face[3] >= 0.5 else to_rgba(mpl.rcParams["figure.facecolor"]))
+        shown = _background(mpl.rcParams["axes.facecolor"], mpl.rcParams["figure.facecolor"])
     unique = np.unique(np.asarray(sizes, dtype=float))
     shades = mpl.colormaps[mpl.rcParams["image.cmap"]](np.linspace(*_ENDS[shown], len(unique)))
     return list(zip(unique, shades, strict=True))

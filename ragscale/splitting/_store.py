@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,22 +23,11 @@ from ragscale.splitting._units import ROW
 CACHED_FRAMES = 16
 
 
-class Passages(Sequence[Passage]):
-    """Passages on disk that read like a list; a slice of neighbours is again such a view.
+class _View(Sequence[Passage], ABC):
+    """Rows ``_start`` to ``_stop`` of a list; a slice of neighbours is again such a view."""
 
-    Passages lie in frames of at most 256 that are compressed apart: reading one costs one frame, reading on costs
-    nothing more, and a prefix of the list is a prefix of the files.
-    """
-
-    def __init__(
-        self, directory: Path, start: int = 0, stop: int | None = None, *, digests: Mapping[str, str] | None = None
-    ) -> None:
-        self._directory, self._digests = directory, dict(digests or {})
-        self._check("frames.bin", "rows.bin")
-        self._frames = np.fromfile(directory / "frames.bin", dtype=POOL_FRAME)
-        self._total = int(self._frames["first_row"][-1] + self._frames["rows"][-1]) if len(self._frames) else 0
-        self._start, self._stop = start, self._total if stop is None else stop
-        self._cache: OrderedDict[int, list[bytes]] = OrderedDict()
+    _start: int
+    _stop: int
 
     def __len__(self) -> int:
         return self._stop - self._start
@@ -54,16 +44,44 @@ class Passages(Sequence[Passage]):
             return [self[i] for i in range(start, stop, step)]
         if not -len(self) <= index < len(self):
             raise IndexError(f"passage {index} of {len(self)}")
-        row = self._start + index % len(self)
-        frame = int(np.searchsorted(self._frames["first_row"], row, side="right")) - 1
-        return _passage(self._lines(frame)[row - int(self._frames["first_row"][frame])])
+        return self._at(self._start + index % len(self))
 
-    def first(self, n: int) -> Passages:
+    def first(self, n: int) -> Self:
         """Return the first n passages as a view."""
         return self._part(self._start, self._start + n)
 
-    def _part(self, start: int, stop: int) -> Passages:
-        return Passages(self._directory, start, stop, digests=self._digests)
+    @abstractmethod
+    def _at(self, row: int) -> Passage:
+        """Return a passage by its row in the whole list."""
+
+    @abstractmethod
+    def _part(self, start: int, stop: int) -> Self:
+        """Return the view of these rows of the whole list."""
+
+
+class Passages(_View):
+    """Passages on disk that read like a list; a slice of neighbours is again such a view.
+
+    Passages lie in frames of at most 256 that are compressed apart: reading one costs one frame, reading on costs
+    nothing more, and a prefix of the list is a prefix of the files.
+    """
+
+    def __init__(
+        self, directory: Path, start: int = 0, stop: int | None = None, *, digests: Mapping[str, str] | None = None
+    ) -> None:
+        self._directory, self._digests = directory, dict(digests or {})
+        self._check("frames.bin", "rows.bin")
+        self._frames = np.fromfile(directory / "frames.bin", dtype=POOL_FRAME)
+        self._total = int(self._frames["first_row"][-1] + self._frames["rows"][-1]) if len(self._frames) else 0
+        self._start, self._stop = start, self._total if stop is None else stop
+        self._cache: OrderedDict[int, list[bytes]] = OrderedDict()
+
+    def _at(self, row: int) -> Passage:
+        frame = int(np.searchsorted(self._frames["first_row"], row, side="right")) - 1
+        return _passage(self._lines(frame)[row - int(self._frames["first_row"][frame])])
+
+    def _part(self, start: int, stop: int) -> Self:
+        return type(self)(self._directory, start, stop, digests=self._digests)
 
     def _check(self, *names: str) -> None:
         for path in (self._directory / name for name in names):
@@ -136,7 +154,7 @@ class Passages(Sequence[Passage]):
         return f"Passages({len(self):,} of {self._total:,})"
 
 
-class SeenPassages(Sequence[Passage]):
+class SeenPassages(_View):
     """The passages of a split from the start of the permutation on, in the order in which pretraining reads them.
 
     It is the list of the held-out store read from its other end. What a passage adds is counted in this direction:
@@ -154,31 +172,12 @@ class SeenPassages(Sequence[Passage]):
         self._backward, self._counts = backward, counts
         self._start, self._stop = start, len(backward) if stop is None else stop
 
-    def __len__(self) -> int:
-        return self._stop - self._start
+    def _at(self, row: int) -> Passage:
+        passage = self._backward[len(self._backward) - 1 - row]
+        return replace(passage, n_new_tokens=int(self._forward()[1][row]))
 
-    @overload
-    def __getitem__(self, index: int) -> Passage: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Passage]: ...
-    def __getitem__(self, index: int | slice) -> Passage | Sequence[Passage]:
-        if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            if step == 1:
-                return self._part(self._start + start, self._start + max(start, stop))
-            return [self[i] for i in range(start, stop, step)]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"passage {index} of {len(self)}")
-        place = self._start + index % len(self)
-        passage = self._backward[len(self._backward) - 1 - place]
-        return replace(passage, n_new_tokens=int(self._forward()[1][place]))
-
-    def first(self, n: int) -> SeenPassages:
-        """Return the first n passages as a view."""
-        return self._part(self._start, self._start + n)
-
-    def _part(self, start: int, stop: int) -> SeenPassages:
-        return SeenPassages(self._backward, start, stop, counts=self._forward())  # counted once for all views
+    def _part(self, start: int, stop: int) -> Self:
+        return type(self)(self._backward, start, stop, counts=self._forward())  # counted once for all views
 
     def __iter__(self) -> Iterator[Passage]:
         return (self[i] for i in range(len(self)))
