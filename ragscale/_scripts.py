@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # Thai and Lao, Tibetan, Burmese, Khmer, Tai Le to Tai Tham, Balinese, Sundanese, Han and its radicals, kana, bopomofo,
 # Yi, Javanese, Tai Viet; and what Unicode keeps of them elsewhere.
@@ -59,6 +60,11 @@ def broken_character(text: str) -> int:
     except UnicodeEncodeError as error:
         return error.start
     return -1
+
+
+def all_whole(texts: Sequence[str]) -> list[str]:
+    """Return texts with `whole_characters`; one look at all of them together where nothing is broken."""
+    return list(texts) if broken_character("".join(texts)) < 0 else [whole_characters(text) for text in texts]
 
 
 def whole_characters(text: str) -> str:

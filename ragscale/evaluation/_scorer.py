@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -22,7 +23,7 @@ from ragscale.evaluation._olmo2 import Olmo2Body
 from ragscale.evaluation._precision import torch_dtype
 from ragscale.evaluation._sharing import forest, hidden_of_trees
 from ragscale.evaluation._steps import Body, collate_steps, hidden_in_one_pass, hidden_in_steps
-from ragscale.evaluation._tree import Row, collate, plain_rows, tree_mask, tree_row, wanted_of
+from ragscale.evaluation._tree import Row, collate, plain_rows, tree_length, tree_mask, tree_row, wanted_of
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ragscale.evaluation")
 _LENGTHS = {"cuda": 64}  # contexts are padded to a multiple: few shapes, and what attention kernels like
 _SHORT = 128
+_Read = Callable[[], tuple[np.ndarray, np.ndarray, np.ndarray]]  # owners, ln p, "is the most likely token"
 _COMPILE_FROM = 2e15  # floating-point operations of one call: some ten seconds of work on a GPU, as long as compiling
 
 
@@ -93,44 +95,51 @@ class Scorer:
         return not isinstance(window, int) or len(request.context) + max(map(len, request.continuations)) <= window
 
     def _score_shared(self, requests: Sequence[ScoreRequest], precision: str) -> list[Score]:
-        rows, owner = [], 0
-        for request in requests:
-            rows.append(tree_row(request, owner))
-            owner += len(request.continuations)
-        return self._score_rows(requests, rows, owner, precision, is_tree=True)
+        owners = np.cumsum([0, *(len(request.continuations) for request in requests)]).tolist()
+        waiting = [_Waiting(request, owner) for request, owner in zip(requests, owners, strict=False)]
+        return self._score_rows(requests, waiting, owners[-1], precision, is_tree=True)
 
     def _score_plain(self, requests: Sequence[ScoreRequest], precision: str) -> list[Score]:
         n_owners = sum(len(request.continuations) for request in requests)
         return self._score_rows(requests, plain_rows(requests), n_owners, precision, is_tree=False)
 
     def _score_rows(
-        self, requests: Sequence[ScoreRequest], rows: list[Row], n_owners: int, precision: str, *, is_tree: bool
+        self,
+        requests: Sequence[ScoreRequest],
+        rows: Sequence[Row | _Waiting],
+        n_owners: int,
+        precision: str,
+        *,
+        is_tree: bool,
     ) -> list[Score]:
         logprobs, misses = np.zeros(n_owners), np.zeros(n_owners, dtype=np.int64)
-        waiting: list[tuple[Sequence[Row], np.ndarray, Any, Any]] = []
+        running: list[tuple[Sequence[Row], _Read]] = []
 
-        def read(part: Sequence[Row], owners: np.ndarray, values: Any, greedy: Any) -> None:
-            found = values.double().cpu().numpy()
+        def read(part: Sequence[Row], results: _Read) -> None:
+            owners, found, greedy = results()
             if precision == "fp16" and not np.isfinite(found).all():
                 _log.warning("fp16 overflowed for %d rows: they are scored in float32", len(part))
-                owners, values, greedy = self._batch(part, "float32", is_tree)
-                found = values.double().cpu().numpy()
+                owners, found, greedy = self._batch(part, "float32", is_tree)()
             logprobs[:] += np.bincount(owners, found, n_owners)
-            misses[:] += np.bincount(owners, ~greedy.cpu().numpy(), n_owners).astype(np.int64)
+            misses[:] += np.bincount(owners, ~greedy, n_owners).astype(np.int64)
 
-        def run(part: Sequence[Row]) -> None:
-            waiting.append((part, *self._batch(part, precision, is_tree)))
-            if len(waiting) > 1:  # read one batch behind, so that a GPU has work while the next is put together
-                read(*waiting.pop(0))
+        def run(waiting: Sequence[Row | _Waiting]) -> None:
+            part = [row.row() if isinstance(row, _Waiting) else row for row in waiting]
+            running.append((part, self._batch(part, precision, is_tree)))
+            if len(running) > 1:  # read one batch behind, so that a GPU has work while the next is put together
+                read(*running.pop(0))
 
         def run_trees(part: Sequence[Node]) -> None:
             mine, hidden_PD = hidden_of_trees(self._body(precision), part, self.model.device, self.model.in_batches)
-            read(mine, *self._read_off(mine, hidden_PD, precision))
+            read(mine, self._read_off(mine, hidden_PD, precision))
 
-        alone, trees = forest(rows, self._width) if self.shares_prefixes else (rows, [])
+        alone, trees = rows, []
+        if self.shares_prefixes:
+            made = [row.row() if isinstance(row, _Waiting) else row for row in rows]
+            alone, trees = forest(made, self._width)
         self.model.in_batches(sorted(alone, key=len, reverse=True), len, run)
         self.model.in_batches(sorted(trees, key=len, reverse=True), len, run_trees)
-        for one in waiting:
+        for one in running:
             read(*one)
         scores, owner = [], 0
         for request in requests:
@@ -139,17 +148,13 @@ class Scorer:
             owner = mine.stop
         return scores
 
-    def _batch(
-        self, rows: Sequence[Row], precision: str, is_tree: bool
-    ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
-        """Return owner, ln p and "is the most likely token" of every target of a batch."""
-        with self._autocast(precision):
+    def _batch(self, rows: Sequence[Row], precision: str, is_tree: bool) -> _Read:
+        """Return what gives owner, ln p and "is the most likely token" of every target of a batch, once computed."""
+        with self._autocast(precision), _kernels(self.model.device):
             hidden_PD = self._needed(rows, precision, is_tree)
         return self._read_off(rows, hidden_PD, precision)
 
-    def _read_off(
-        self, rows: Sequence[Row], hidden_PD: torch.Tensor, precision: str
-    ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
+    def _read_off(self, rows: Sequence[Row], hidden_PD: torch.Tensor, precision: str) -> _Read:
         wanted = wanted_of(rows)
         head = self._head(precision)
         values, greedy = target_logprobs(
@@ -160,7 +165,8 @@ class Scorer:
             at_once=self.model.logits_at_once,
             summarise=self._summarise,
         )
-        return wanted.owners, values, greedy
+        arrive = _coming(values.double(), greedy)
+        return lambda: (wanted.owners, *arrive())
 
     def _needed(self, rows: Sequence[Row], precision: str, is_tree: bool) -> torch.Tensor:
         """Return hidden states (or logits, where the head is unknown) at the needed positions."""
@@ -309,6 +315,48 @@ class Scorer:
             self.way = "plain"
             return f"a 4-D mask changes this model's log-probabilities by {difference:.3g}"
         return None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request whose row is made when its batch runs, while a GPU computes the one before."""
+
+    request: ScoreRequest
+    owner: int
+
+    def __len__(self) -> int:
+        return tree_length(self.request)
+
+    def row(self) -> Row:
+        return tree_row(self.request, self.owner)
+
+
+def _coming(*tensors: torch.Tensor) -> Callable[[], list[np.ndarray]]:
+    """Start to copy tensors to the CPU; return what waits for that and for nothing that is computed later."""
+    import torch
+
+    if not tensors[0].is_cuda:
+        return lambda: [tensor.numpy() for tensor in tensors]
+    arrived = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
+    for there, tensor in zip(arrived, tensors, strict=True):
+        there.copy_(tensor, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record()
+
+    def wait() -> list[np.ndarray]:
+        done.synchronize()
+        return [tensor.numpy() for tensor in arrived]
+
+    return wait
+
+
+def _kernels(device: torch.device) -> Any:
+    """Return a context for attention on a GPU: kernels for all shapes, since cuDNN plans each new one for long."""
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 def worth_compiling(n_tokens: int, n_params: int) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ragscale.evaluation._tree import Row, collate, tree_sees
+from ragscale.evaluation._tree import Row, collate, to_device, tree_sees
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +59,6 @@ class Steps:
 
 def collate_steps(rows: Sequence[Row], device: torch.device, *, multiple: int = 1, longest: int | None = None) -> Steps:
     """Pad contexts to a multiple of so many tokens (at most ``longest``), and branches to one length."""
-    import torch
-
     n_causal = np.array([row.n_causal for row in rows])
     n_needed = n_causal - np.array([row.first for row in rows])
     n_branch = np.array([len(row) for row in rows]) - n_causal
@@ -82,17 +80,17 @@ def collate_steps(rows: Sequence[Row], device: torch.device, *, multiple: int = 
         places.append(b * stride + (0 if few else row.first) + np.arange(n_needed[b]))
         places.append(len(rows) * stride + b * wide + np.arange(m))
 
-    def to_device(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+    def placed(array: np.ndarray) -> torch.Tensor:
+        return to_device(array, device)
 
     return Steps(
-        to_device(context),
-        to_device(needed) if few else None,
-        to_device(branch) if wide else None,
-        to_device(positions) if wide else None,
-        to_device(segments) if wide else None,
-        to_device(n_causal),
-        to_device(np.concatenate(places)),
+        placed(context),
+        placed(needed) if few else None,
+        placed(branch) if wide else None,
+        placed(positions) if wide else None,
+        placed(segments) if wide else None,
+        placed(n_causal),
+        placed(np.concatenate(places)),
     )
 
 
@@ -111,7 +109,6 @@ def hidden_in_steps(body: Body, steps: Steps) -> torch.Tensor:
 
 def hidden_in_one_pass(body: Body, rows: Sequence[Row], device: torch.device) -> torch.Tensor:
     """Return the same from one masked pass over contexts and branches together: for short rows."""
-    import torch
 
     batch = collate(rows, device)
     n_needed = [len(row) - row.first for row in rows]
@@ -119,11 +116,11 @@ def hidden_in_one_pass(body: Body, rows: Sequence[Row], device: torch.device) ->
     needed = np.array([np.minimum(row.first + column, len(row) - 1) for row in rows])
     hidden_BND, _ = body(
         batch.tokens_BL,
-        torch.from_numpy(needed).to(device),
+        to_device(needed, device),
         positions_BL=batch.positions_BL,
         mask_BLK=tree_sees(batch.segments_BL),
     )
-    return hidden_BND[torch.from_numpy(column < np.array(n_needed)[:, None]).to(device)]
+    return hidden_BND[to_device(column < np.array(n_needed)[:, None], device)]
 
 
 def branch_mask(steps: Steps) -> torch.Tensor:

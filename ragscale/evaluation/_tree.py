@@ -56,29 +56,34 @@ class Row:
 
 def tree_row(request: ScoreRequest, first_owner: int) -> Row:
     """Put a request into one row; its continuations are owners ``first_owner``, ``first_owner + 1``, ..."""
-    n = len(request.context)
-    tokens, positions, segments = list(request.context), list(range(n)), [0] * n
+    n, length = len(request.context), tree_length(request)
+    tokens, positions = np.empty(length, dtype=np.int64), np.arange(length)
+    segments = np.zeros(length, dtype=np.int64)
+    tokens[:n] = _array(request.context)
     targets: list[int] = []
     sources: list[int] = []
     owners: list[int] = []
+    start = n
     for branch, continuation in enumerate(request.continuations):
-        start, length = len(tokens), len(continuation)
-        tokens += continuation[:-1]
-        positions += range(n, n + length - 1)
-        segments += [branch + 1] * (length - 1)
+        stop = start + len(continuation) - 1
+        tokens[start:stop] = continuation[:-1]
+        positions[start:stop] = np.arange(n, n + stop - start)
+        segments[start:stop] = branch + 1
         targets += continuation
         sources.append(0)
-        sources += range(start - n + 1, start - n + length)
-        owners += [first_owner + branch] * length
-    return Row(
-        np.asarray(tokens),
-        np.asarray(positions),
-        np.asarray(segments),
-        n - 1,
-        np.asarray(targets),
-        np.asarray(sources),
-        np.asarray(owners),
-    )
+        sources += range(start - n + 1, stop - n + 1)
+        owners += [first_owner + branch] * len(continuation)
+        start = stop
+    return Row(tokens, positions, segments, n - 1, np.asarray(targets), np.asarray(sources), np.asarray(owners))
+
+
+def tree_length(request: ScoreRequest) -> int:
+    """Return how many tokens a request's tree row has."""
+    return len(request.context) + sum(len(continuation) - 1 for continuation in request.continuations)
+
+
+def _array(tokens: Sequence[int]) -> np.ndarray:
+    return np.fromiter(tokens, np.int64, len(tokens))
 
 
 def plain_rows(requests: Sequence[ScoreRequest]) -> list[Row]:
@@ -97,7 +102,7 @@ def plain_rows(requests: Sequence[ScoreRequest]) -> list[Row]:
         sources = np.concatenate([np.arange(start - first, start - first + len(c)) for c, start, _ in wanted])
         owners = np.concatenate([np.full(len(c), number) for c, _, number in wanted])
         n = len(inputs)
-        rows.append(Row(np.asarray(inputs), np.arange(n), np.zeros(n, dtype=np.int64), first, targets, sources, owners))
+        rows.append(Row(_array(inputs), np.arange(n), np.zeros(n, dtype=np.int64), first, targets, sources, owners))
     return rows
 
 
@@ -132,8 +137,6 @@ class Batch:
 
 def collate(rows: Sequence[Row], device: torch.device) -> Batch:
     """Pad rows to the longest."""
-    import torch
-
     length = max(map(len, rows))
     tokens = np.zeros((len(rows), length), dtype=np.int64)
     positions = np.zeros_like(tokens)
@@ -144,7 +147,15 @@ def collate(rows: Sequence[Row], device: torch.device) -> Batch:
         tokens[b, :n], positions[b, :n], segments[b, :n] = row.tokens, row.positions, row.segments
         needed.append(np.arange(b * length + row.first, b * length + n))
     arrays = (tokens, positions, segments, np.concatenate(needed))
-    return Batch(*(torch.from_numpy(array).to(device) for array in arrays))
+    return Batch(*(to_device(array, device) for array in arrays))
+
+
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Copy an array to a device; to a GPU from pinned memory, so that no one waits for what the GPU still computes."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def tree_sees(segments_BL: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ from ragscale._files import (
     whole_folder,
     write_json,
 )
-from ragscale._scripts import whole_characters
+from ragscale._scripts import all_whole
 from ragscale.errors import CheckpointError, ConfigError, RagscaleError
 from ragscale.retrieval._base import _bind, _class_named, _is_json, _name
 from ragscale.retrieval._sealed import Sealed, unsealed
@@ -158,7 +158,7 @@ class Encoder(Sealed, ABC):
         if not texts:
             return np.zeros((0, self.dim), np.float32)
         with unsealed(self):
-            vectors = _as_floats(self._encode([whole_characters(text) for text in texts], kind), type(self).__name__)
+            vectors = _as_floats(self._encode(all_whole(texts), kind), type(self).__name__)
         if vectors.shape != (len(texts), self.dim):
             raise ConfigError(
                 f"{type(self).__name__} returned vectors of shape {vectors.shape}, expected ({len(texts)}, {self.dim})"

@@ -137,8 +137,11 @@ def in_order(rows: ArrayLike, scores: ArrayLike, k: int) -> tuple[NDArray[np.int
     scores = np.asarray(scores, dtype=np.float32)
     scores = np.where(rows < 0, np.float32(-np.inf), scores)
     rows = np.where(scores == -np.inf, -1, rows)
-    order = np.lexsort((rows, -scores), axis=-1)
-    rows, scores = np.take_along_axis(rows, order, 1)[:, :k], np.take_along_axis(scores, order, 1)[:, :k]
+    falls, ties = scores[:, :-1] > scores[:, 1:], scores[:, :-1] == scores[:, 1:]
+    if not (falls | (ties & (rows[:, :-1] <= rows[:, 1:]))).all():
+        order = np.lexsort((rows, -scores), axis=-1)
+        rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+    rows, scores = rows[:, :k], scores[:, :k]
     if rows.shape[1] < k:
         missing = ((0, 0), (0, k - rows.shape[1]))
         rows = np.pad(rows, missing, constant_values=-1)

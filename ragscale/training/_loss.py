@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ragscale.training._data import IGNORED
 
 _LOGIT_BYTES = {"cpu": 24 * 2**20, "cuda": 512 * 2**20}
+_TILE = 128  # rows of a tile in CUDA's matrix products
 
 
 def linear_cross_entropy(
@@ -48,6 +49,7 @@ def linear_cross_entropy(
         the count of the whole batch.
     chunk_rows : int or None
         Rows per chunk; None keeps a chunk's logits within 24 MiB (CPU) or 512 MiB (CUDA), where that is enough rows.
+        Logits are float32, or with Triton of the hidden states' type.
     backend : {"auto", "torch", "triton"}
         How the softmax and its gradient are computed; "auto" takes Triton on CUDA when it is installed.
 
@@ -74,27 +76,38 @@ def linear_cross_entropy(
     targets_M = targets.reshape(-1)
     if n_targets is None:
         n_targets = max(1, int((targets_M != IGNORED).sum()))
-    if chunk_rows is None:
-        chunk_rows = _rows_of_a_chunk(hidden, weight)
     if backend == "auto":
         fused = hidden.is_cuda and hidden.dtype != torch.float64 and importlib.util.find_spec("triton")
         backend = "triton" if fused else "torch"
+    if chunk_rows is None:
+        chunk_rows = _rows_of_a_chunk(hidden, weight, logit_bytes=hidden.element_size() if backend == "triton" else 4)
     loss, cross_entropy = _LinearCrossEntropy.apply(
         hidden_MD, weight, targets_M, z_loss, 1.0 / n_targets, chunk_rows, backend
     )
     return loss, cross_entropy
 
 
-def _rows_of_a_chunk(hidden: torch.Tensor, weight: torch.Tensor) -> int:
-    """Return the rows whose float32 logits fit the budget; on CPUs with limits that were measured.
+def _rows_of_a_chunk(hidden: torch.Tensor, weight: torch.Tensor, *, logit_bytes: int) -> int:
+    """Return the rows whose logits fit the budget; on CPUs with limits that were measured.
 
     Each chunk adds to the whole gradient of the head, which in bfloat16 goes through a temporary: under 256 rows that
-    costs more than it saves. Beyond 512 rows the logits only leave the caches.
+    costs more than it saves. Beyond 512 rows the logits only leave the caches. CUDA's products are best at whole tiles.
     """
-    rows = max(16, _LOGIT_BYTES["cuda" if hidden.is_cuda else "cpu"] // (4 * weight.shape[0]))
     if hidden.is_cuda:
-        return rows
+        rows = _LOGIT_BYTES["cuda"] // (logit_bytes * weight.shape[0])
+        return max(16, rows // _TILE * _TILE or rows)
+    rows = max(16, _LOGIT_BYTES["cpu"] // (4 * weight.shape[0]))
     return min(512, rows if hidden.dtype == torch.float32 else max(256, rows))
+
+
+def _add_product(total: torch.Tensor, left_CV: torch.Tensor, right_CD: torch.Tensor) -> None:
+    """Add left.T @ right to a total whose type may be wider; CUDA's products do so without a temporary."""
+    if total.dtype == left_CV.dtype:
+        total.addmm_(left_CV.T, right_CD)
+    elif total.is_cuda and total.dtype == torch.float32:
+        torch.addmm(total, left_CV.T, right_CD, out_dtype=torch.float32, out=total)
+    else:
+        total.add_(left_CV.T @ right_CD)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -137,10 +150,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if grad_hidden is not None:
                     torch.mm(gradient_CV, weight, out=grad_hidden[start : start + chunk_rows])
                 if grad_weight is not None:
-                    if grad_weight.dtype == gradient_CV.dtype:
-                        grad_weight.addmm_(gradient_CV.T, hidden_CD)
-                    else:
-                        grad_weight.add_(gradient_CV.T @ hidden_CD)
+                    _add_product(grad_weight, gradient_CV, hidden_CD)
                 del gradient_CV
         ctx.gradients = (grad_hidden, None if grad_weight is None else grad_weight.to(weight_VD.dtype))
         cross_entropy = sums[0] * scale
