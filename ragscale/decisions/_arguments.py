@@ -18,6 +18,8 @@ def counts(problems: list[str], *, allow_zero: tuple[str, ...] = (), **values: A
             raw = np.asarray(value)
             if raw.dtype.kind in "bSUMmc":
                 raise TypeError(f"{raw.dtype} is no count")
+            if raw.dtype.kind == "O" and any(item is None for item in raw.flat):  # it would turn into NaN
+                raise TypeError("None is no count")
             array = raw.astype(np.float64)
         except (TypeError, ValueError, OverflowError) as error:
             problems.append(f"{name} = {value!r:.60} is not numeric ({error})")

@@ -17,6 +17,7 @@ from ragscale.fitting.laws._law import GainRate, ScalingLaw, Theta
 
 _CHUNK = 1 << 15  # elements worked on at a time: they stay in the cache
 _Z_LOW = -40.0  # a store of T exp(-40) tokens
+_Z_SMALLEST = -27.0  # below it D does not change in the 12 digits that decide: one store is as good as another
 # fine where neither side is negligible: a measured hit rate rises in steps
 _GRID = np.concatenate(
     [np.linspace(_Z_LOW, -9.0, 40)[:-1], np.linspace(-9.0, 9.0, 217), np.linspace(9.0, 45.0, 40)[1:]]
@@ -105,7 +106,7 @@ class Line:
         r, d = np.where(empty, 0.0, r), np.where(empty, none_d, d)
         near = 1e-12
         boundary = np.select(
-            [empty, z >= self.z_min_d, z >= self.z_max_r, z <= _Z_LOW, z <= self.z_max_d + near],
+            [empty, z >= self.z_min_d, z >= self.z_max_r, z <= _Z_SMALLEST, z <= self.z_max_d + near],
             ["R=0", "D=min", "R=max", "R=min", "D=max"],
             "interior",
         )

@@ -251,8 +251,8 @@ def _reads(models: Sequence[TrainedModel]) -> Paired | None:
     if gold:
         top = _most_trained(gold)
         return paired("gold minus random passages", top, [model.random - model.gold for model in top])
-    varied = [model for model in models if np.isfinite(model.hits).sum() > 1 and np.nanmax(model.hits) > 0]
-    varied = [model for model in varied if np.nanmax(model.hits) > np.nanmin(model.hits)]
+    several = [model for model in models if np.isfinite(model.hits).sum() > 1]
+    varied = [model for model in several if np.nanmax(model.hits) > np.nanmin(model.hits)]
     if not varied:
         return None
     top = _most_trained(varied)
@@ -272,5 +272,4 @@ def _most_trained(models: list[TrainedModel]) -> list[TrainedModel]:
 def _slope(model: TrainedModel) -> float:
     """Return by how much the loss falls from hit rate 0 to 1, by a line through the stores."""
     known = np.isfinite(model.hits)
-    h, loss = model.hits[known], model.retrieved[known]
-    return float(-np.polyfit(h - h.mean(), loss, 1)[0])
+    return float(-np.polyfit(model.hits[known], model.retrieved[known], 1)[0])

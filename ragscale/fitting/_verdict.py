@@ -120,10 +120,7 @@ def _of_stores(seen: Evidence) -> Verdict:
     if one.n_models == 1:
         return _of_one_model(seen, one)
     if one.high < 0:
-        text = (
-            f"Retrieval hurts: the largest stores raise the loss by {-one.gain:.3g} [{-one.high:.3g}, {-one.low:.3g}]"
-        )
-        return Verdict(kind="hurts", text=f"{text} ({one.n_models} trained models).", **_numbers(one))
+        return _hurts(one)
     if one.low > 0 or seen.helps:
         hurt = seen.smallest is not None and seen.smallest.high < 0
         tail = f"; the smallest raise it by {-seen.smallest.gain:.3g}" if hurt and seen.smallest is not None else ""
