@@ -21,6 +21,7 @@ from ragscale.decisions._split import best_split
 from ragscale.decisions._surface import SETTLED, Pooled, Subject, Surface, surface
 from ragscale.results import Result
 
+_NOWHERE = 10_000.0  # times the largest D or store: a budget is the user's own, and often far from the pilot's
 _MOST_SHOWN = 1_000  # budgets for which the near-optimal range and the table of laws are computed
 
 
@@ -45,6 +46,8 @@ class Allocation(Result):
         metric that the link makes of it.
     gain : float or ndarray
         How much lower this loss is than that of spending everything on pretraining; 0 where R = 0.
+    improvement : float or ndarray
+        The same in the unit of the metric, whatever the link; positive is better.
     exchange_rate : float or ndarray
         Pretraining tokens that one more store token replaces, at the optimum; p_R / p_D inside.
     boundary : str or ndarray of str
@@ -53,12 +56,12 @@ class Allocation(Result):
     prices : tuple of float
         (p_D, p_R).
     replicates : dict of ndarray
-        ``N, D, R, share, loss`` over the bootstrap, (n_replicates, ...); empty without one.
+        ``N, D, R, share, loss, improvement`` over the bootstrap, (n_replicates, ...); empty without one.
     boundary_share : dict of ndarray
         Share of the replicates at each boundary, by its name; empty without a bootstrap.
     laws : DataFrame
         One row per law and budget where several laws fit: ``law, weight, N, budget, D, R, share, loss, boundary`` of
-        its own best split, and ``regret``: what the recommended split costs under it. Empty for a single law.
+        its own best, and ``regret``: what the recommended one costs under it. Empty for a single law.
     regret : Regret or None
         Expected and worst loss of the recommended split over the laws, in the unit of the metric and in percent of the
         gain that a store can bring; None for a single law.
@@ -68,6 +71,12 @@ class Allocation(Result):
     confidence_level : float
     budget_unit : str
         ``"tokens"`` or ``"FLOPs"``.
+    metric : str
+        What was measured; empty where the table does not say.
+    rises : bool
+        Whether a higher metric is better.
+    verdict : str
+        The kind of the fit's `Verdict`; empty for a law with given parameters.
     note : str
         What to know, in words; may be empty.
     """
@@ -84,6 +93,7 @@ class Allocation(Result):
     gain: Any
     exchange_rate: Any
     boundary: Any
+    improvement: Any = float("nan")
     prices: Any = (1.0, 1.0)
     replicates: Mapping[str, np.ndarray] = field(default_factory=dict)
     boundary_share: Mapping[str, Any] = field(default_factory=dict)
@@ -92,6 +102,9 @@ class Allocation(Result):
     near_optimal: pd.DataFrame = field(default_factory=pd.DataFrame)
     confidence_level: float = 0.95
     budget_unit: str = "tokens"
+    metric: str = ""
+    rises: bool = False
+    verdict: str = ""
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -99,7 +112,7 @@ class Allocation(Result):
             object.__setattr__(self, "regret", Regret(*self.regret))
 
     def interval(self, name: str) -> tuple[Any, Any]:
-        """Return (low, high) of ``"N"``, ``"D"``, ``"R"``, ``"share"`` or ``"loss"`` over the bootstrap.
+        """Return (low, high) of ``"N"``, ``"D"``, ``"R"``, ``"share"``, ``"loss"`` or ``"improvement"``.
 
         Raises
         ------
@@ -115,8 +128,9 @@ class Allocation(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per budget, with ``<name>_low``, ``<name>_high`` and ``at_boundary`` from a bootstrap."""
-        names = ("N", "budget", "D", "R", "share", "loss", "value", "gain", "exchange_rate", "boundary")
-        columns = {name: np.ravel(getattr(self, name)) for name in names}
+        names = ("N", "budget", "D", "R", "share", "loss", "value", "gain", "improvement", "exchange_rate", "boundary")
+        size = np.size(self.share)
+        columns = {name: np.broadcast_to(np.ravel(getattr(self, name)), size) for name in names}
         for name in self.replicates:
             low, high = self.interval(name)
             if np.any(low != high) or name != "N":
@@ -194,7 +208,8 @@ def optimal_allocation(
     ConfigError
         Listing everything wrong with the arguments.
     FitError
-        When the fit predicts a metric at the optimum that cannot be, such as a loss below zero.
+        When the fit predicts a metric at the optimum that cannot be, such as a loss below zero, or the optimum lies
+        more than 10,000 times outside of the fitted D or R.
 
     Warns
     -----
@@ -264,14 +279,26 @@ def allocate(
         else:
             r, d, boundary = best_split(part.law, theta, **flat)
         n = np.broadcast_to(flat["N"], r.shape)
-        return {"N": n, "D": d, "R": r, "boundary": boundary, "loss": part.law.loss(n, d, r, theta)}
+        all_in = np.broadcast_to(np.minimum(flat["budget"] / flat["p_D"], flat.get("max_D", np.inf)), r.shape)
+        losses = {"loss": part.law.loss(n, d, r, theta), "without": part.law.loss(n, all_in, 0 * r, theta)}
+        return {"N": n, "D": d, "R": r, "boundary": boundary, **losses}
 
     pooled = found.pooled(decide)
     point = {name: values[0] for name, values in pooled.stacked.items()}
-    found.warn_beyond_data(where, N=point["N"], D=point["D"], R=point["R"])
-    return assemble(
-        found, pooled, flat=flat, shape=shape, where=where, note=settled or open_verdict(found), within=within
-    )
+    found.refuse_nowhere(where, times=_NOWHERE, D=point["D"], R=point["R"])
+    far = found.warn_beyond_data(where, N=point["N"], D=point["D"], R=point["R"])
+    note = "\n".join(filter(None, [settled or open_verdict(found), extrapolated(far)]))
+    return assemble(found, pooled, flat=flat, shape=shape, where=where, note=note, within=within)
+
+
+def extrapolated(far: str) -> str:
+    """Return a sentence on how far outside of the rows a decision lies; nothing where it does not."""
+    return f"This extrapolates: {far} of the rows." if far else ""
+
+
+def verdict_kind(found: Surface) -> str:
+    """Return the kind of verdict of the fit behind a surface; empty for a law with given parameters."""
+    return "" if found.source is None else str(found.source.verdict.kind)
 
 
 def settled_verdict(found: Surface) -> str:
@@ -307,7 +334,9 @@ def assemble(
     point = {k: np.asarray(v)[0] for k, v in found.stacked().items()}
     here = found.at_point()
     all_in = np.minimum((flat["budget"] / p_d if unit == "tokens" else flat["all_D"]), flat.get("max_D", np.inf))
-    gain = here.loss(n[0], all_in, np.zeros_like(all_in), point) - loss[0]
+    without = pooled.stacked["without"]
+    gain = without[0] - loss[0]
+    better = np.where(r > 0, found.signed(without) - found.signed(loss), 0.0)
     _, slope_d, slope_r = here.gradient(n[0], d[0], r[0], point)
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = slope_r / slope_d + 0.0  # no negative zero
@@ -317,13 +346,13 @@ def assemble(
 
     replicates, shares = {}, {}
     if len(r) > 1:
-        several = {"N": n, "D": d, "R": r, "share": share, "loss": loss}
+        several = {"N": n, "D": d, "R": r, "share": share, "loss": loss, "improvement": better}
         replicates = {k: v[1:].reshape(-1, *shape) for k, v in several.items()}
         shares = {str(b): shaped((boundary[1:] == b).mean(axis=0)) for b in np.unique(boundary[1:])}
-    shown = unit == "tokens" and flat["N"].size <= _MOST_SHOWN
+    few, lined = len(n[0]) <= _MOST_SHOWN, unit == "tokens" and "R" in law.variables
     if "R" not in law.variables:
-        note = "; ".join(filter(None, [note, f"the law {law.name!r} has no retrieval term"]))
-    laws, regret = law_table(found, pooled, flat, share[0], all_in) if shown else (pd.DataFrame(), None)
+        note = "\n".join(filter(None, [note, f"the law {law.name!r} has no retrieval term"]))
+    laws, regret = law_table(found, pooled, flat, all_in, unit) if few else (pd.DataFrame(), None)
     return Allocation(
         N=shaped(n[0]),
         budget=shaped(flat["budget"]),
@@ -333,6 +362,7 @@ def assemble(
         loss=shaped(loss[0]),
         value=shaped(found.metric(loss[0])),
         gain=shaped(np.where(r[0] > 0, gain, 0.0)),
+        improvement=shaped(better[0]),
         exchange_rate=shaped(rate),
         boundary=shaped(boundary[0]),
         prices=(shaped(p_d), shaped(p_r)),
@@ -340,8 +370,11 @@ def assemble(
         boundary_share=shares,
         laws=laws,
         regret=regret,
-        near_optimal=near_optimal(found, flat, r[0], within) if shown else pd.DataFrame(),
+        near_optimal=near_optimal(found, flat, r[0], within) if few and lined else pd.DataFrame(),
         confidence_level=found.confidence_level,
         budget_unit=unit,
+        metric=found.metric_name,
+        rises=found.rises,
+        verdict=verdict_kind(found),
         note=note,
     )

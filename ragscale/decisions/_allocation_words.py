@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ragscale.decisions._surface import SETTLED
+
 if TYPE_CHECKING:
     from ragscale.decisions._allocation import Allocation
 
@@ -23,36 +25,73 @@ def sentences(found: Allocation) -> list[str]:
     """Return one sentence per budget: the split, its interval, what the laws disagree about and what it may cost."""
     lines = []
     for i, row in enumerate(found.to_frame().to_dict("records")):
-        head = f"N = {row['N']:.3g}, {row['budget']:.3g} {found.budget_unit}: "
-        lines.append(head + _split(found, row) + _by_law(found, row) + _ranges(found, row) + _replicates(found, row, i))
+        split = _split(found, row) if found.budget_unit == "tokens" else _computation(found, row)
+        tail = _by_law(found, row, i) + _ranges(found, row) + _replicates(found, row, i)
+        lines.append(f"N = {row['N']:.3g}{_between(row, 'N')}, {row['budget']:.3g} {found.budget_unit}: {split}{tail}")
     return lines
 
 
+def _between(row: dict, name: str) -> str:
+    """Return the interval of a count in brackets; nothing without a bootstrap, or where it does not vary."""
+    if not row.get(f"{name}_low", 0) < row.get(f"{name}_high", 0):
+        return ""
+    return f" ({row[f'{name}_low']:.3g} to {row[f'{name}_high']:.3g})"
+
+
+def _computation(found: Allocation, row: dict) -> str:
+    text = f"pretrain on {row['D']:.3g}{_between(row, 'D')} tokens, "
+    if row["R"] == 0:
+        return text + "no store" + _LIMITS.get(row["boundary"], "")
+    return text + _store(found, row, "tokens")
+
+
 def _split(found: Allocation, row: dict) -> str:
-    if row["R"] == 0 and found.budget_unit == "FLOPs":
-        return f"pretrain on {row['D']:.3g} tokens, no store" + _LIMITS.get(row["boundary"], "")
     if row["boundary"] == "R=0":
-        rate = row["exchange_rate"]
-        if 0 < rate <= (1 + 1e-6) * np.max(found.prices[1]) / np.min(found.prices[0]):
-            return f"a store does not pay here; spend everything on pretraining (its first token replaces {rate:.3g})"
-        text = "retrieval does not help here; spend everything on pretraining"
-        return text + (" (a store makes it worse)" if rate < 0 else "")
-    whole = "budget" if found.budget_unit == "tokens" else "tokens"
-    text = f"pretrain on {row['D']:.3g} tokens, retrieve from {row['R']:.3g} ({100 * row['share']:.1f}%"
+        return _no_store(found, row)
+    return f"pretrain on {row['D']:.3g} tokens, {_store(found, row, 'budget')}"
+
+
+def _store(found: Allocation, row: dict, whole: str) -> str:
+    text = f"retrieve from {row['R']:.3g} ({100 * row['share']:.1f}%"
     if "share_low" in row:
         text += f", {100 * row['share_low']:.1f} to {100 * row['share_high']:.1f}%"
-    text += f" of the {whole})"
-    return text + f"; lowers the loss by {row['gain']:.3g}" + _LIMITS.get(row["boundary"], "")
+    text += f" of the {whole}); {'raises' if found.rises else 'lowers'} {found.metric or 'the loss'}"
+    text += f" by {row['improvement']:.3g}"
+    if "improvement_low" in row:
+        text += f" [{row['improvement_low']:.3g}, {row['improvement_high']:.3g}]"
+    return text + _LIMITS.get(row["boundary"], "")
 
 
-def _by_law(found: Allocation, row: dict) -> str:
+def _no_store(found: Allocation, row: dict) -> str:
+    """Say why nothing goes to a store: not measured, not worth its price, not known to help, or no help."""
+    rate = row["exchange_rate"]
+    if found.verdict == "not measured":
+        return "spend everything on pretraining or measure first: what a store is worth is not in these results"
+    if np.isnan(rate):
+        return (
+            "neither a store nor more pretraining changes the prediction, so no split of the budget is better than "
+            "another"
+        )
+    if found.verdict == "cannot be told" and not rate > 0:
+        return "by this law nothing is gained by a store, so everything goes to pretraining"
+    if found.verdict not in SETTLED and 0 < rate <= (1 + 1e-6) * np.max(found.prices[1]) / np.min(found.prices[0]):
+        return f"a store does not pay here; spend everything on pretraining (its first token replaces {rate:.3g})"
+    text = "retrieval does not help here; spend everything on pretraining"
+    return text + (" (a store makes it worse)" if rate < 0 else "")
+
+
+def _by_law(found: Allocation, row: dict, i: int) -> str:
     """Say what each law would recommend and what the recommended split costs at worst."""
     if found.laws.empty:
         return ""
-    laws: Any = found.laws[(found.laws["N"] == row["N"]) & (found.laws["budget"] == row["budget"])]
-    low, high = 100 * laws["share"].min(), 100 * laws["share"].max()
-    span = f"{low:.0f} %" if round(low) == round(high) else f"{low:.0f} to {high:.0f} %"
-    return f"; {span} across {len(laws)} laws that fit equally well, at worst this costs {laws['regret'].max():.2g}"
+    laws: Any = found.laws[i :: np.size(found.share)]
+    if found.budget_unit == "tokens":
+        low, high = 100 * laws["share"].min(), 100 * laws["share"].max()
+        span = f"{low:.0f} %" if round(low) == round(high) else f"{low:.0f} to {high:.0f} %"
+    else:
+        span = f"N of {laws['N'].min():.3g} to {laws['N'].max():.3g}"
+    cost = f"{laws['regret'].max():.2g}{' ' + found.metric if found.metric else ''}"
+    return f"; {span} across {len(laws)} laws that fit equally well, at worst this costs {cost}"
 
 
 def _ranges(found: Allocation, row: dict) -> str:
@@ -64,12 +103,15 @@ def _ranges(found: Allocation, row: dict) -> str:
     spans = [f"{low:.3g} to {high:.3g}" for low, high in zip(near["D_low"], near["D_high"], strict=True)]
     if not spans:
         return ""
-    return f"; D of {' or '.join(spans)} is within {near['within'].iloc[0]:.2g} of the best"
+    best = f"the best{' ' + found.metric if found.metric else ''}"
+    return f"; D of {' or '.join(spans)} is within {near['within'].iloc[0]:.2g} of {best}"
 
 
 def _replicates(found: Allocation, row: dict, i: int) -> str:
     shares = {name: np.ravel(value)[i] for name, value in found.boundary_share.items()}
     others = [f"{100 * s:.0f}% at {k}" for k, s in shares.items() if s > 0 and k not in ("interior", "R=0")]
+    if found.budget_unit == "FLOPs" and row["R"] == 0:
+        return f" [replicates: {', '.join(others)}]" if others else ""
     if shares.get("R=0", 0) > 0 and row["boundary"] != "R=0":
         others.insert(0, f"{100 * shares['R=0']:.0f}% with no retrieval at all")
     if row["boundary"] == "R=0" and shares and shares.get("R=0", 0.0) < 1:

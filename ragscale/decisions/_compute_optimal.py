@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ragscale._typing import HitRateLike
-from ragscale.decisions._allocation import Allocation, assemble
+from ragscale.decisions._allocation import Allocation, assemble, extrapolated
 from ragscale.decisions._arguments import counts, flatten, refuse
 from ragscale.decisions._split import best_split
 from ragscale.decisions._surface import Subject, Surface, answer, surface
@@ -122,15 +122,16 @@ def compute_optimal(
         d, r = problem.rest(n)
         ends = [n <= low * (1 + 1e-9), n >= high * (1 - 1e-9)]
         boundary = np.select(ends, ["N=min", "N=max"], problem.boundary(n, d, r))
-        return {"N": n, "D": d, "R": r, "boundary": boundary, "loss": part.law.loss(n, d, r, theta)}
+        losses = {"loss": part.law.loss(n, d, r, theta), "without": problem.without_store(n)}
+        return {"N": n, "D": d, "R": r, "boundary": boundary, **losses}
 
     pooled = found.pooled(decide)
     n, d, r = (pooled.stacked[name][0] for name in ("N", "D", "R"))
     prices = {"p_D": 6.0 * n, "p_R": np.maximum(flat["store_flops"], 0.0), "budget": flat["flops"]}
     spent = {**flat, **prices, "all_D": (flat["flops"] - 2 * n * flat["inference_tokens"]) / (6.0 * n)}
     found.refuse_nowhere("compute_optimal", N=n, D=d)
-    found.warn_beyond_data("compute_optimal", N=n, D=d, R=r)
-    return assemble(found, pooled, flat=spent, shape=shape, where="compute_optimal", unit="FLOPs")
+    note = extrapolated(found.warn_beyond_data("compute_optimal", N=n, D=d, R=r))
+    return assemble(found, pooled, flat=spent, shape=shape, where="compute_optimal", unit="FLOPs", note=note)
 
 
 class _Problem:
@@ -178,6 +179,11 @@ class _Problem:
         d, r = self.rest(n)
         with np.errstate(all="ignore"):
             return np.asarray(self.law.loss(n, d, r, self.theta))
+
+    def without_store(self, n: np.ndarray) -> np.ndarray:
+        """Return the loss of models of n (S, M) parameters with everything in pretraining."""
+        d = np.minimum((self.flat["flops"] - 2 * n * self.flat["inference_tokens"]) / (6 * n), self.max_d)
+        return np.asarray(self.law.loss(n, d, np.zeros_like(n), self.theta))
 
     def slope(self, n: np.ndarray) -> np.ndarray:
         """Return dL/d ln N along the budget; a larger model is paid for with data, or with store where D is at a limit.

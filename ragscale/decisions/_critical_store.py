@@ -53,6 +53,8 @@ def critical_store(
     ------
     ConfigError
         Listing everything wrong with the arguments.
+    FitError
+        When no row of the fit has a store, or the answer is more than 1,000 times the largest one.
 
     Examples
     --------
@@ -68,6 +70,7 @@ def critical_store(
     """
     found = surface(fit_or_bootstrap, hit_rate=hit_rate)
     found.require("R", N=N, D=D)
+    found.require_measured_store("critical_store")
     problems: list[str] = []
     limit: dict[str, Any] = {} if max_R is None else {"max_R": max_R}
     given = counts(problems, N=N, D=D, fraction=fraction, **limit)
@@ -96,12 +99,15 @@ def critical_store(
 
     pooled = found.pooled(decide)
     store = pooled.stacked["store"]
+    if not limit:
+        found.refuse_nowhere("critical_store", R=store[0])
     found.warn_beyond_data("critical_store", N=flat["N"], D=flat["D"], R=store[0])
     store = store.reshape(-1, *shape)
     helpless = store[0] == 0
     if helpless.any():
         words = "retrieval does not help here: no store lowers the loss" + ("" if helpless.all() else " in some cells")
         note = "; ".join(filter(None, [note, words]))
+    note = "\n".join(filter(None, [note, found.doubt]))
     at = {name: np.broadcast_to(given[name], shape) for name in ("N", "D", "fraction")}
     laws = pooled.by_law("store", shape)
     return estimate("critical_store", store, at, level=found.confidence_level, laws=laws, note=note)

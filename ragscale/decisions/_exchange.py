@@ -9,6 +9,10 @@ from ragscale._typing import HitRateLike
 from ragscale.decisions._arguments import counts, flatten, refuse
 from ragscale.decisions._estimate import Estimate, estimate
 from ragscale.decisions._surface import Subject, Surface, surface
+from ragscale.errors import FitError
+
+_NOTHING = 1e-10
+_MOST_MISSING = 0.05
 
 
 def exchange_rate(
@@ -37,12 +41,14 @@ def exchange_rate(
     -------
     Estimate
         Array-like; with ``low, high, replicates`` from a bootstrap. Negative where more retrieval hurts, infinite where
-        more pretraining does nothing, NaN where neither does anything.
+        more pretraining does nothing, NaN where neither does anything by a law with given parameters.
 
     Raises
     ------
     ConfigError
         When N, D, R are no counts or do not broadcast.
+    FitError
+        When no row of the fit has a store, or by the fit neither more pretraining nor more retrieval does anything.
 
     Examples
     --------
@@ -57,6 +63,7 @@ def exchange_rate(
     """
     found = surface(fit_or_bootstrap, hit_rate=hit_rate)
     found.require("D", "R", N=N)
+    found.require_measured_store("exchange_rate")
     problems: list[str] = []
     given = counts(problems, allow_zero=("R",), N=N, D=D, R=R)
     refuse(problems, "exchange_rate")
@@ -65,11 +72,29 @@ def exchange_rate(
     found.warn_beyond_data("exchange_rate", N=n, D=d, R=r)
 
     def decide(part: Surface) -> dict[str, np.ndarray]:
-        _, slope_d, slope_r = part.law.gradient(n, d, r, part.stacked())
+        theta = part.stacked()
+        _, slope_d, slope_r = part.law.gradient(n, d, r, theta)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return {"rate": slope_r / slope_d + 0.0}  # no negative zero
+            rate = slope_r / slope_d + 0.0  # no negative zero
+            if found.source is not None:  # a quotient of two roundings is no rate
+                size = _NOTHING * np.abs(part.law.loss(n, d, r, theta))
+                rate = np.where((np.abs(d * slope_d) <= size) & (np.abs(d * slope_r) <= size), np.nan, rate)
+        return {"rate": rate}
 
     pooled = found.pooled(decide)
+    if found.source is not None:
+        _refuse_undetermined(pooled.stacked["rate"])
     at = {name: np.broadcast_to(given[name], shape) for name in ("N", "D", "R")}
     rate = pooled.stacked["rate"].reshape(-1, *shape)
-    return estimate("exchange_rate", rate, at, level=found.confidence_level, laws=pooled.by_law("rate", shape))
+    laws = pooled.by_law("rate", shape)
+    return estimate("exchange_rate", rate, at, level=found.confidence_level, laws=laws, note=found.doubt)
+
+
+def _refuse_undetermined(rate: np.ndarray) -> None:
+    """Raise where neither retrieval nor pretraining moves the fit, or too many of its replicates, (1 + S, M)."""
+    missing = np.isnan(rate)
+    if missing[0].any() or (len(rate) > 1 and missing[1:].mean(axis=0).max() > _MOST_MISSING):
+        raise FitError(
+            "exchange_rate: by this fit neither more pretraining nor more retrieval changes the prediction there, so "
+            "what one is worth in the other is not determined: add runs with other D and stores"
+        )

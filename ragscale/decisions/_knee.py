@@ -20,6 +20,7 @@ from ragscale.results import Result
 
 Definition = Literal["exchange", "curvature", "gain_fraction"]
 _NODES = 241
+_BEYOND = 1000.0
 _BISECTIONS = 60
 _MEANING = {
     "exchange": "one more store token is worth as much as one more pretraining token at their prices",
@@ -48,6 +49,10 @@ class Knee(Result):
         Share of the replicates with status "found"; NaN without a bootstrap.
     laws : mapping of str to float or ndarray
         The knee under each law that fits equally well, where there are several.
+    looked_at : tuple of float
+        The least and the most D that were looked at, over all elements.
+    note : str
+        What to know, in words; may be empty.
     """
 
     definition: str
@@ -62,6 +67,8 @@ class Knee(Result):
     status: Any
     found_share: Any
     laws: Mapping[str, Any] = field(default_factory=dict)
+    looked_at: tuple[float, float] = (0.0, float("inf"))
+    note: str = ""
 
     _picture: ClassVar[str] = "knee"
 
@@ -77,21 +84,34 @@ class Knee(Result):
         """Say where the knee is, one line per element."""
         lines = [f"knee: the D where {self.meaning}"]
         for i, row in enumerate(self.to_frame().to_dict("records")):
-            head = f"N = {row['N']:.3g}, R = {row['R']:.3g}: "
-            if row["status"] == "found":
-                text = f"D = {row['D']:.3g} tokens ({row['D_over_N']:.3g} per parameter)"
-            else:
-                side = "already past it at" if row["status"] == "below" else "not reached by"
-                text = (
-                    f"{side} D = {row['D']:.3g} tokens, the {'least' if row['status'] == 'below' else 'most'} looked at"
-                )
-            if np.isfinite([row["D_low"], row["D_high"]]).all():
-                text += f", interval {row['D_low']:.3g} to {row['D_high']:.3g}"
             values = [float(np.ravel(value)[i]) for value in self.laws.values()]
+            text = self._place(row)
             if len(values) > 1:
-                text += f"; {min(values):.3g} to {max(values):.3g} across {len(values)} laws that fit equally well"
-            lines.append(head + text)
-        return "\n".join(lines[:21])
+                text += f"; {self._range(min(values), max(values))} across {len(values)} laws that fit equally well"
+            lines.append(f"N = {row['N']:.3g}, R = {row['R']:.3g}: {text}")
+        return "\n".join([*lines[:21], *([self.note] if self.note else [])])
+
+    def _place(self, row: Any) -> str:
+        """Say where the knee is, with its interval; that it cannot be told where these contradict each other."""
+        low, high, least = row["D_low"], row["D_high"], row["status"] == "below"
+        text = f", interval {self._range(low, high)}" if np.isfinite([low, high]).all() else ""
+        everywhere = low <= self.looked_at[0] * (1 + 1e-9) and high >= self.looked_at[1] * (1 - 1e-9)
+        if everywhere or (row["status"] != "found" and not low <= row["D"] <= high and text):
+            return f"cannot be told{text}"
+        if row["status"] == "found":
+            return f"D = {row['D']:.3g} tokens ({row['D_over_N']:.3g} per parameter){text}"
+        side = "already past it at" if least else "not reached by"
+        return f"{side} D = {row['D']:.3g} tokens, the {'least' if least else 'most'} looked at{text}"
+
+    def _range(self, low: float, high: float) -> str:
+        """Say a range of D; its ends are no numbers where they are the limits of what was looked at."""
+        least, most = self.looked_at[0] * (1 + 1e-9), self.looked_at[1] * (1 - 1e-9)
+        if low >= most:
+            return f"beyond {low:.3g}"
+        if high <= least:
+            return f"below {high:.3g}"
+        start = f"from below {low:.3g}" if low <= least else f"{low:.3g}"
+        return f"{start} to {'beyond ' if high >= most else ''}{high:.3g}"
 
 
 @renamed("price_ratio", "prices", convert=lambda ratio: {"D": 1.0, "R": ratio})
@@ -128,7 +148,8 @@ def knee_point(
     N, R : array-like
         Counts. For "exchange" at R = 0 the worth of the first store token counts.
     budget : array-like, optional
-        The largest D looked at; 1e18 tokens if left out.
+        The largest D looked at; if left out 1,000 times the largest D of the fitted rows, 1e18 tokens for a law with
+        given parameters.
     definition : "exchange", "curvature" or "gain_fraction"
     fraction : float
         For "gain_fraction".
@@ -157,6 +178,8 @@ def knee_point(
     """
     found = surface(fit_or_bootstrap, hit_rate=hit_rate)
     found.require("D", "R", N=N)
+    if definition == "exchange":
+        found.require_measured_store("knee_point")
     problems: list[str] = []
     if definition not in _MEANING:
         problems.append(f"definition = {definition!r} must be one of {', '.join(_MEANING)}")
@@ -171,7 +194,7 @@ def knee_point(
         allow_zero=("R",),
         N=N,
         R=R,
-        budget=1e18 if budget is None else budget,
+        budget=_most_d(found) if budget is None else budget,
         min_D=found.least_D if min_D is None else min_D,
         p_D=price_d,
         p_R=price_r,
@@ -214,7 +237,15 @@ def knee_point(
         status=shaped(status[0]),
         found_share=shaped(share),
         laws=pooled.by_law("D", shape),
+        looked_at=(float(flat["min_D"].min()), float(flat["budget"].max())),
+        note=found.doubt if definition == "exchange" else "",
     )
+
+
+def _most_d(found: Surface) -> float:
+    """Return the largest D that is looked at by default: what lies further out than this no row can tell."""
+    measured = found.measured("D")
+    return float(_BEYOND * measured.max()) if measured.size else 1e18
 
 
 Sign = Callable[[np.ndarray], np.ndarray]

@@ -41,6 +41,8 @@ class Threshold(Result):
         ``helps`` (low > 0), ``hurts`` (high < 0) and ``from_here`` (it and everything above helps).
     confidence_level : float
     note : str
+    certain : bool
+        Whether the gains have intervals; a law without a bootstrap has none.
     """
 
     _picture: ClassVar[str] = "threshold"
@@ -53,6 +55,7 @@ class Threshold(Result):
     confidence_level: float = 0.95
     note: str = ""
     extent: Mapping[str, float] = field(default_factory=dict)
+    certain: bool = True
 
     def to_frame(self) -> pd.DataFrame:
         """Return `table`."""
@@ -67,14 +70,15 @@ class Threshold(Result):
         return "\n".join([*lines, *([self.note] if self.note else [])])
 
     def _sentence(self, value: float, task: str) -> str:
-        unit, over = _UNITS[self.by], f"over {self.control}" if self.control else "of the store"
+        unit, over = _UNITS[self.by], f" over {self.control}" if self.control else " by a store"
         if math.isnan(value):
-            if self.extent:
-                span = f"{self.extent['low']:.3g} to {self.extent['high']:.3g} {unit}"
-                return f"no threshold in the range measured ({span}): no gain {over} that is certain from there on"
-            return f"no threshold in range: no gain {over} that is certain from there on"
+            span = f"{self.extent['low']:.3g} to {self.extent['high']:.3g} {unit}" if self.extent else ""
+            where = f"in the range measured ({span})" if span else "in range"
+            return f"no threshold {where}: no gain{over} that is certain from there on"
         first = bool(self.extent) and value <= self.extent["low"] * (1 + 1e-9)
-        return f"passages help {over} from {'at most ' if first else ''}{value:.3g} {unit} on"
+        helps = f"passages help{over}" if self.control else "a store helps"
+        text = f"{helps} from {'at most ' if first else ''}{value:.3g} {unit} on"
+        return text if self.certain else f"{text} by the fitted law (no interval: rs.bootstrap(fit) gives one)"
 
 
 def reading_threshold(
@@ -179,6 +183,12 @@ def _from_results(
     together = (
         _first(_mark(gain_intervals(joint_gains(gains), by, level), by, least), by) if len(found) > 1 else math.nan
     )
+    certain = not rows["low"].isna().all()
+    note = (
+        ""
+        if certain
+        else f"no {_UNITS[by]} with two trained models or standard errors: no gain has an interval, and none is certain"
+    )
     return Threshold(
         threshold=found if len(found) > 1 else next(iter(found.values())),
         joint=together if len(found) > 1 else next(iter(found.values())),
@@ -186,15 +196,19 @@ def _from_results(
         control=control if "condition" in table else "no store",
         table=rows,
         confidence_level=level,
+        note=note,
         extent={"low": float(rows[by].min()), "high": float(rows[by].max())},
+        certain=certain,
     )
 
 
-def _mark(rows: Any, by: str, least: float) -> Any:
-    """Say of every row whether it helps, hurts, and whether everything above it helps too."""
+def _mark(rows: Any, by: str, least: float, *, certain: bool = True) -> Any:
+    """Say of every row whether it helps, hurts, and whether everything above it helps too.
+
+    A measured gain without an interval does neither; one of a law without replicates goes by its sign.
+    """
     names = [c for c in ("task", "metric") if c in rows]
     rows = rows.sort_values([*names, by], ignore_index=True)
-    certain = ~rows["low"].isna().all()
     rows["helps"] = (rows["low"] if certain else rows["gain"]) > least
     rows["hurts"] = (rows["high"] if certain else rows["gain"]) < 0
     rows["from_here"] = False
@@ -238,14 +252,25 @@ def _from_fit(found: Surface, by: str, asked: dict[str, Any], level: float, leas
     frame = pd.DataFrame({"N": n, "D": ratio * n, "D_over_N": ratio, "R": r, "gain": gain[0], "low": low, "high": high})
     if frame[by].duplicated().any():
         raise ConfigError(f"reading_threshold: by={by!r} has repeated values; vary {by} only")
-    rows: Any = _mark(frame.assign(n=len(gain) - 1), by, least)
+    certain = len(gain) > 1
+    rows: Any = _mark(frame.assign(n=len(gain) - 1), by, least, certain=certain)
+    note = found.doubt
+    if note:  # a law whose gain cannot be negative finds one in anything
+        rows[["helps", "from_here"]] = False
     value = _first(rows, by)
-    note = ""
-    if by == "N" and not found.law.gain_depends_on_N:
+    if not note and by == "N" and not found.law.gain_depends_on_N:
         note = f"the law {found.law.name!r} has the same gain for every N by construction"
     extent = {"low": float(rows[by].min()), "high": float(rows[by].max())}
     return Threshold(
-        threshold=value, joint=value, by=by, control="", table=rows, confidence_level=level, note=note, extent=extent
+        threshold=value,
+        joint=value,
+        by=by,
+        control="",
+        table=rows,
+        confidence_level=level,
+        note=note,
+        extent=extent,
+        certain=certain,
     )
 
 
@@ -262,7 +287,16 @@ def _of_reading(found: Surface, n: np.ndarray, level: float) -> Threshold:
     data = found.measured("D")
     note = ""
     if data.size and not np.min(data) <= typical <= np.max(data):
-        note = f"this lies outside the D that were measured, {data.min():.3g} to {data.max():.3g}: it cannot be told"
+        note = f"{typical:.3g} lies outside the D that were measured, {data.min():.3g} to {data.max():.3g}"
+    note = "; ".join(filter(None, [note, found.doubt]))
+    value = math.nan if note else typical
     return Threshold(
-        threshold=typical, joint=typical, by="D", control="", table=rows, confidence_level=level, note=note
+        threshold=value,
+        joint=value,
+        by="D",
+        control="",
+        table=rows,
+        confidence_level=level,
+        note=note,
+        certain=len(stacked) > 1,
     )

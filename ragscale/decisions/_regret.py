@@ -29,7 +29,7 @@ class Regret(NamedTuple):
 
 
 def law_table(
-    found: Surface, pooled: Pooled, flat: dict[str, np.ndarray], share: np.ndarray, all_in: np.ndarray
+    found: Surface, pooled: Pooled, flat: dict[str, np.ndarray], all_in: np.ndarray, unit: str
 ) -> tuple[pd.DataFrame, Regret | None]:
     """Return each law's own best split with the regret of the recommended one under it, and the regrets' summary."""
     if not found.members:
@@ -40,17 +40,18 @@ def law_table(
         own = pooled.laws[member.name]
         law, sign = member.at_point(), -1.0 if member.rises else 1.0
 
-        def metric(d: np.ndarray, r: np.ndarray, law=law, member=member, sign=sign) -> np.ndarray:
-            return sign * np.ravel(member.metric(law.loss(n, d, r, member.theta)))
-
-        best = metric(own["D"], own["R"])
-        regret = np.maximum(metric(d, r) - best, 0.0)
-        gain = metric(all_in, np.zeros_like(all_in)) - best
+        best, here, without = (
+            member.signed(np.ravel(law.loss(*at, member.theta)))
+            for at in ((own["N"], own["D"], own["R"]), (n, d, r), (n, all_in, np.zeros_like(all_in)))
+        )
+        regret, gain = np.maximum(here - best, 0.0), without - best
         regrets.append(regret)
         gains.append(np.maximum(gain, 0.0))
-        frame = {"law": member.name, "weight": member.weight, "N": n, "budget": flat["budget"]}
+        frame = {"law": member.name, "weight": member.weight, "N": own["N"], "budget": flat["budget"]}
         frame |= {name: own[name] for name in ("D", "R")}
-        frame |= {"share": flat["p_R"] * own["R"] / flat["budget"], "loss": sign * best, "boundary": own["boundary"]}
+        with np.errstate(invalid="ignore"):
+            spent = flat["p_R"] * own["R"] / flat["budget"] if unit == "tokens" else own["R"] / (own["D"] + own["R"])
+        frame |= {"share": spent, "loss": sign * best, "boundary": own["boundary"]}
         parts.append(pd.DataFrame({**frame, "regret": regret}))
     weights = np.array([member.weight for member in found.members])[:, None]
     expected, worst = (weights * regrets).sum(axis=0), np.max(regrets, axis=0)

@@ -18,6 +18,7 @@ from ragscale.results import Result, average_seeds
 _PER = 1e9  # kappa is a drop per 1e9 store tokens
 _PAPER_LIMIT = 1e4  # the paper's script drops larger sigmas
 _BISECTIONS = 80
+_RESAMPLES = 1000
 _LOG_D = (-20.0, 230.0)  # beyond exp(230) = 1e100 tokens a value counts as unreachable by data
 
 
@@ -40,6 +41,11 @@ class Substitution(Result):
         Over the rows of status "ok" or "negative".
     geometric_mean_sigma : float
         Over the positive ones, as the paper reports it.
+    median_low, median_high : float
+        Interval of ``median_sigma``, by resampling trained models; NaN for fewer than two.
+    n_models : int
+        Trained models with a store and without.
+    confidence_level : float
     """
 
     table: pd.DataFrame
@@ -49,6 +55,10 @@ class Substitution(Result):
     median_sigma: float
     median_kappa: float
     geometric_mean_sigma: float
+    median_low: float = float("nan")
+    median_high: float = float("nan")
+    n_models: int = 0
+    confidence_level: float = 0.95
 
     _picture: ClassVar[str] = "substitutions"
 
@@ -61,7 +71,7 @@ class Substitution(Result):
         status = self.table["status"].value_counts()
         counts = ", ".join(f"{count} {name}" for name, count in status.items())
         lines = [
-            f"one store token was worth {self.median_sigma:.3g} pretraining tokens in the median ({self.convention})",
+            f"one store token was worth {self.median_sigma:.3g} pretraining tokens in the median ({self._basis()})",
             f"{len(self.table)} cells: {counts}; median gain per 1e9 store tokens {self.median_kappa:.3g}",
         ]
         if self.without_baseline:
@@ -69,6 +79,14 @@ class Substitution(Result):
         if self.dropped:
             lines.append(f"{self.dropped} cells were dropped as the paper does")
         return "\n".join(lines)
+
+    def _basis(self) -> str:
+        models = f"{self.n_models} trained model" + ("s" if self.n_models != 1 else "")
+        if not self.median_low <= self.median_high:
+            return f"{self.convention}; no interval from {models}"
+        span = f"{self.median_low:.3g} to {self.median_high:.3g}"
+        text = f"{self.convention}; {100 * self.confidence_level:g} % interval {span}, {models}"
+        return text + (", which cannot be told from nothing" if self.median_low <= 0 <= self.median_high else "")
 
 
 def substitution(
@@ -159,6 +177,8 @@ def substitution(
     sigma = table["sigma"].to_numpy(np.float64)
     finite = sigma[np.isfinite(sigma)]
     positive = finite[finite > 0]
+    model = table.groupby([c for c in ("task", "metric", "split", "N", "D") if c in table], sort=False).ngroup()
+    low, high = _median_interval(sigma, model.to_numpy(), found.confidence_level)
     return Substitution(
         table=table.reset_index(drop=True),
         convention=convention,
@@ -167,7 +187,28 @@ def substitution(
         median_sigma=float(np.median(finite)) if finite.size else float("nan"),
         median_kappa=float(kappas.median()),
         geometric_mean_sigma=float(np.exp(np.log(positive).mean())) if positive.size else float("nan"),
+        median_low=low,
+        median_high=high,
+        n_models=int(model.nunique()),
+        confidence_level=found.confidence_level,
     )
+
+
+def _median_interval(sigma: np.ndarray, model: np.ndarray, level: float) -> tuple[float, float]:
+    """Return the percentile interval of the median over resampled trained models, whose stores share their noise."""
+    known = np.isfinite(sigma)
+    group = np.unique(model[known], return_inverse=True)[1]
+    count = int(group.max(initial=-1)) + 1
+    if count < 2:
+        return float("nan"), float("nan")
+    values = sigma[known]
+    order = np.argsort(values)
+    rng, medians = np.random.default_rng(0), [0.0]
+    for _ in range(_RESAMPLES):
+        weight = np.cumsum(np.bincount(rng.integers(count, size=count), minlength=count)[group[order]])
+        medians.append(float(values[order[np.searchsorted(2 * weight, weight[-1])]]))
+    low, high = quantiles(np.asarray(medians)[:, None], level)
+    return float(low[0]), float(high[0])
 
 
 def _pairs(table: Any) -> tuple[pd.DataFrame, int]:

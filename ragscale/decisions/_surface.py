@@ -75,7 +75,10 @@ class Surface:
     def _require_description(self, of_stores: bool) -> None:
         """Raise where the law does not follow the data, unless what these say of stores settles the question."""
         fit = self.source
-        if not fit.describes_data and not (of_stores and fit.verdict.kind in SETTLED):
+        settled = (
+            of_stores and fit.verdict.kind in SETTLED and self.data is not None and self.data["value"].nunique() > 1
+        )
+        if not fit.describes_data and not settled:
             raise FitError(f"this fit cannot answer that: {fit.diagnostics.misfit} {fit.verdict.text}")
 
     def _require_store(self) -> None:
@@ -124,7 +127,7 @@ class Surface:
         if not self.members:
             return Pooled(decide(self), {})
         point = decide(self)
-        each = {member.name: decide(member) for member in self.members}
+        each = {member.name: member.in_metric(decide(member)) for member in self.members}
         total = max(member.n_replicates for member in self.members)
         rows = {name: [values[:1]] for name, values in point.items()}
         if total:
@@ -135,10 +138,46 @@ class Surface:
         stacked = {name: np.concatenate(parts) for name, parts in rows.items()}
         return Pooled(stacked, {law: {k: v[0] for k, v in values.items()} for law, values in each.items()})
 
-    def warn_beyond_data(self, what: str, **counts: np.ndarray) -> None:
-        """Warn when a count lies more than tenfold outside of what was fitted."""
+    def signed(self, loss: np.ndarray) -> np.ndarray:
+        """Return the metric for a loss, turned so that lower is better: the loss itself for the identity link."""
+        if self.members:
+            return np.asarray(loss)  # of an average it is that already
+        return np.asarray((-1.0 if self.rises else 1.0) * self.metric(loss))
+
+    def in_metric(self, decided: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return a decision of one law with its losses as those of an average are: the metric, lower is better."""
+        losses = {name: self.signed(decided[name]) for name in ("loss", "without") if name in decided}
+        return {**decided, **losses}
+
+    @property
+    def metric_name(self) -> str:
+        """What was measured, by the column ``metric``; empty where the table does not say, or for given parameters."""
+        names = [] if self.data is None or "metric" not in self.data else self.data["metric"].dropna().unique()
+        return str(names[0]) if len(names) == 1 else ""
+
+    @property
+    def store_measured(self) -> bool:
+        """Whether any row has a store; true for a law with given parameters, which are taken by their word."""
+        return self.data is None or bool(np.any(self.data["R"].to_numpy(float) > 0))
+
+    @property
+    def doubt(self) -> str:
+        """The verdict of the fit in words where it is not that retrieval helps; empty for given parameters."""
+        verdict = None if self.source is None else self.source.verdict
+        return "" if verdict is None or verdict.helps else str(verdict.text)
+
+    def require_measured_store(self, what: str) -> None:
+        """Raise where no row has a store: nothing about one is in the data, and that is not "nothing"."""
+        if not self.store_measured:
+            raise FitError(
+                f"{what}: no row of these results has a store (R is 0 in all of them), so what a store token is worth "
+                "is not measured: add rows of models that were evaluated with one"
+            )
+
+    def warn_beyond_data(self, what: str, **counts: np.ndarray) -> str:
+        """Warn when a count lies more than tenfold outside of what was fitted; return what was said."""
         if self.data is None:
-            return
+            return ""
         far = []
         for name, value in counts.items():
             column = np.asarray(self.data[name], np.float64) if name in self.data else np.empty(0)
@@ -154,19 +193,23 @@ class Surface:
             ]
         if far:
             warnings.warn(f"{what} extrapolates: {'; '.join(far)}", ExtrapolationWarning, stacklevel=4)
+        return "; ".join(far)
 
-    def refuse_nowhere(self, what: str, **counts: np.ndarray) -> None:
-        """Refuse a recommendation a thousand times outside of what was fitted: nothing there was ever seen."""
+    def refuse_nowhere(self, what: str, *, times: float = _NOWHERE, **counts: np.ndarray) -> None:
+        """Refuse a recommendation that many times outside of what was fitted: nothing there was ever seen.
+
+        Between no store and the smallest one that was measured any small store lies inside.
+        """
         for name, value in counts.items():
             seen, asked = self.measured(name), value[np.isfinite(value) & (value > 0)]
             if not (seen.size and asked.size):
                 continue
-            above, below = asked.max() > _NOWHERE * seen.max(), _NOWHERE * asked.min() < seen.min()
+            above, below = asked.max() > times * seen.max(), name != "R" and times * asked.min() < seen.min()
             if above or below:
                 raise FitError(
                     f"{what}: the best {name} by this law is {asked.max() if above else asked.min():.3g}, more than "
-                    f"{_NOWHERE:.0f} times outside of the {seen.min():.3g} to {seen.max():.3g} of the rows: they do "
-                    f"not say where it is. Ask for a budget nearer to them, or set limits (min_{name}, max_{name})"
+                    f"{times:.0f} times outside of the {seen.min():.3g} to {seen.max():.3g} of the rows: they do "
+                    f"not say where it is. Ask nearer to them, or set a limit ({'max' if above else 'min'}_{name})"
                 )
 
     def measured(self, name: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from scipy import stats
 from ragscale.fitting._conditions import GOLD, RANDOM, conditions
 from ragscale.fitting._determined import redundant
 from ragscale.fitting._experiments import clusters
-from ragscale.fitting._misfit import parity_slope, patterns, verdict
+from ragscale.fitting._misfit import all_alike, parity_slope, patterns, verdict
 from ragscale.fitting._own import Own, peek
 from ragscale.fitting._result import NOT_DETERMINED
 from ragscale.fitting.solver._newton import second_order
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from ragscale.fitting._result import ManifoldFit
 
 TOO_FEW = "too few models for an error"
-Verdict = Literal["helps", "hurts", "does not help", "not measured"]
+Verdict = Literal["helps", "hurts", "does not help", "cannot be told", "not measured"]
+_SMALL = 0.02
+"""An effect that is surely within this share of the metric, or of a score's range, is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,16 @@ class RetrievalEffect(Result):
 
     Attributes
     ----------
-    verdict : "helps", "hurts", "does not help" or "not measured"
-        By the 95 % interval of the mean over trained models of the change of the metric, with against without a store.
+    verdict : "helps", "hurts", "does not help", "cannot be told" or "not measured"
+        By the 95 % interval of the mean over trained models of the change of the metric, with against without a store:
+        it does not help where the interval holds 0 and ends within 2 %, and cannot be told where it is wider.
     change, low, high : float
         That mean and interval; a share of the metric where residuals are logarithmic, else in its own units.
         Negative is a lower metric with retrieval.
     n_models : int
         Trained models that were evaluated both with and without a store.
+    relative : bool
+        Whether the change is a logarithm, a share of the metric, rather than in its own units.
     """
 
     verdict: Verdict
@@ -57,6 +62,7 @@ class RetrievalEffect(Result):
     low: float
     high: float
     n_models: int
+    relative: bool = False
 
     _absent: ClassVar[dict[str, str]] = {
         "plot": "one number with its interval: summary() says all of it",
@@ -71,18 +77,25 @@ class RetrievalEffect(Result):
         """Say whether retrieval helps, with the change and its interval."""
         if self.verdict == "not measured" and self.n_models == 1:
             return (
-                f"One trained model was evaluated with and without a store: the metric changes by {self.change:+.3g} "
+                f"One trained model was evaluated with and without a store: the metric changes by {self._said()} "
                 "on average over its stores, without an interval; whether other models gain as much cannot be told."
             )
         if self.verdict == "not measured":
             return "Whether retrieval helps is not measured: no trained model has rows both with and without a store."
-        numbers = f"{self.change:+.3g} [{self.low:+.3g}, {self.high:+.3g}] over {self.n_models} trained models"
         words = {
             "helps": "Retrieval helps here",
             "hurts": "Retrieval hurts here: with a store these models are worse",
-            "does not help": "Retrieval does not help here: its effect cannot be told from zero",
+            "does not help": "Retrieval does not help here: its effect is nearly zero, if there is any",
+            "cannot be told": "Whether retrieval helps cannot be told: its effect may be zero, and may be large",
         }
-        return f"{words[self.verdict]} (change of the metric {numbers})."
+        return f"{words[self.verdict]} (change of the metric {self._said()} over {self.n_models} trained models)."
+
+    def _said(self) -> str:
+        """Return the change with its interval, in percent where it is a share."""
+        numbers = np.array([self.change, self.low, self.high])
+        middle, low, high = 100 * np.expm1(numbers) if self.relative else numbers
+        interval = f" [{low:+.3g}, {high:+.3g}]" if np.isfinite(low) else ""
+        return f"{middle:+.3g}{' %' if self.relative else ''}{interval}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -330,6 +343,7 @@ def diagnose(fit: ManifoldFit) -> Diagnostics:
     slope = parity_slope(observed, residual, table["weight"].to_numpy(float))
     shapes = patterns(table, residual, local.cluster)
     misfit, odd = verdict(slope, int(local.held.sum()), len(local.held), shapes, fit.space)
+    misfit = all_alike(value) or misfit
     findings = [
         *([Finding("warning", "misfit", misfit)] if misfit else []),
         *(Finding("warning", "design", f"{text[0].upper()}{text[1:]}.") for text in fit.unseen.values()),
@@ -374,19 +388,29 @@ def retrieval_effect(table: pd.DataFrame, space: str = "log", confidence_level: 
     sizes = [np.bincount(group[m], minlength=count) for m in (with_store, ~with_store)]
     both = (sizes[0] > 0) & (sizes[1] > 0)
     n_models = int(both.sum())
+    log = space == "log"
     if n_models == 0:
         return RetrievalEffect(verdict="not measured", change=np.nan, low=np.nan, high=np.nan, n_models=0)
     change = sums[0][both] / sizes[0][both] - sums[1][both] / sizes[1][both]
     middle = float(change.mean())
     if n_models == 1:
-        return RetrievalEffect(verdict="not measured", change=middle, low=np.nan, high=np.nan, n_models=1)
+        nothing = {"low": np.nan, "high": np.nan}
+        return RetrievalEffect(verdict="not measured", change=middle, **nothing, n_models=1, relative=log)
     half = float(stats.t.ppf(0.5 + confidence_level / 2, n_models - 1) * change.std(ddof=1) / np.sqrt(n_models))
     rising = direction(table)
     low, high = middle - half, middle + half
-    verdict: Verdict = "does not help"
+    verdict: Verdict = "does not help" if max(-low, high) <= _SMALL * _range(value, log=log) else "cannot be told"
     if low > 0 or high < 0:
         verdict = "helps" if (middle > 0) == rising else "hurts"
-    return RetrievalEffect(verdict=verdict, change=middle, low=low, high=high, n_models=n_models)
+    return RetrievalEffect(verdict=verdict, change=middle, low=low, high=high, n_models=n_models, relative=log)
+
+
+def _range(value: np.ndarray, *, log: bool) -> float:
+    """Return what a change is a share of: 1 for logarithms and shares, 100 for percent, else the typical value."""
+    most = float(np.abs(value).max())
+    if log or most <= 1:
+        return 1.0
+    return 100.0 if most <= 100 else float(np.median(np.abs(value)))
 
 
 def _retrieval_findings(fit: ManifoldFit, effect: RetrievalEffect) -> list[Finding]:

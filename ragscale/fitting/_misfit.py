@@ -88,6 +88,16 @@ def _levels(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return level, np.array([float(np.median(values[level == i])) for i in range(len(kept))])
 
 
+def all_alike(value: np.ndarray) -> str:
+    """Say that every row has one value, where several do; nothing else can be learnt from them."""
+    if len(value) < 2 or np.ptp(value) > 0:
+        return ""
+    return (
+        f"EVERY VALUE IS {value[0]:.4g}: nothing in these rows goes with N, D or R, and one law is as good as another. "
+        "Do not decide with it."
+    )
+
+
 def verdict(slope: float, at_bounds: int, n_free: int, found: list[Pattern], space: str) -> tuple[str, list[str]]:
     """Return the one sentence that says that the law does not describe the data, or none, and what is odd besides."""
     unit, factor = (" %", 100.0) if space == "log" else ("", 1.0)
