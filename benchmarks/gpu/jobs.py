@@ -72,23 +72,21 @@ def make_jobs(*, tiny: bool) -> list[Job]:
         _race("30M", "ragscale", [4, 32], 16),
         _race("30M", "transformers", [4], 12),
         _race("30M", "lean", [4], 18),
-        _race("30M", "ragscale whole stack", [4], 5),
         _race("136M", "ragscale", [4, 32], 34),
         _race("136M", "transformers", [4], 15),
+        Job("evaluation/38M", "evaluation", 8, 40, {"size": "38M"}),
         Job("small/11M", "small", 4, 20),
+        Job("search", "search", 4, 20),
         # the second
         _race("728M", "ragscale", [2, 8], 44),
-        _race("1B", "ragscale", [4], 42),
-        _race("136M", "lean", [4], 21),
-        Job("head", "head", 8, 20),
-        Job("search", "search", 4, 20),
+        _race("1B", "ragscale", [8], 66),
         # the third
-        _race("233M", "ragscale", [4, 16], 34),
-        Job("evaluation/38M", "evaluation", 12, 40, {"size": "38M"}),
-        Job("evaluation/728M", "evaluation", 27, 40, {"size": "728M"}),
-        Job("encoding", "encoding", 4, 25),
-        Job("pytest", "tests", 4, 10),
         _race("728M", "transformers", [2], 24),
+        _race("233M", "ragscale", [4, 16], 34),
+        Job("evaluation/728M", "evaluation", 27, 60, {"size": "728M"}),
+        Job("pytest", "tests", 4, 10),
+        Job("head", "head", 8, 20),
+        Job("encoding", "encoding", 4, 25),
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from gpu.jobs import Measure
 
 ROOT = Path(__file__).resolve().parents[2]
-WHERE = ("tests/training/test_loss.py", "tests/training/test_cuda.py")
+WHERE = ("tests/training/test_loss.py", "tests/training/test_cuda.py", "tests/evaluation/test_cuda.py")
 
 
 def prepare(device: str, tiny: bool) -> Measure:

@@ -45,7 +45,6 @@ def target_logprobs(
     sources_T: np.ndarray,
     *,
     at_once: int | None = None,
-    summarise: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ln p (float32) and "is the most likely token" of every target, both (T,), on the hidden states' device.
 
@@ -59,8 +58,6 @@ def target_logprobs(
         Target tokens, and the position that predicts each; positions rise.
     at_once : int, optional
         Elements of the logits held at a time.
-    summarise : callable, optional
-        `log_sum_exp`, or a compiled version of it.
     """
     import torch
 
@@ -76,7 +73,7 @@ def target_logprobs(
         low, high = np.searchsorted(sources_T, [start, stop]).tolist()
         rows = sources[low:high] - start
         picked = logits_PV[rows, targets[low:high]]
-        total, top = (summarise or log_sum_exp)(logits_PV)
+        total, top = log_sum_exp(logits_PV)
         logprobs.append(picked - total[rows])
         greedy.append(picked >= top[rows])
         start = stop

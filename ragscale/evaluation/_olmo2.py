@@ -74,7 +74,7 @@ class Olmo2Body:
             for layer in body.layers
             for a in (layer.self_attn,)
         ]
-        self.block, self.last_block = _block, _last_block
+        self.block = self.causal_block = _block
 
     @staticmethod
     def fits(module: Any) -> bool:
@@ -96,11 +96,13 @@ class Olmo2Body:
         )
 
     def compile(self) -> None:
-        """Compile the block once for all layers and lengths."""
+        """Compile the block under causal attention, once for all layers, batches and lengths.
+
+        The branches and the last layer are a small part of the work, and three graphs take three times as long.
+        """
         import torch
 
-        self.block = torch.compile(_block, dynamic=True)
-        self.last_block = torch.compile(_last_block, dynamic=True)
+        self.causal_block = torch.compile(_block, dynamic=False)
 
     def __call__(
         self,
@@ -112,7 +114,11 @@ class Olmo2Body:
         before: Kept | None = None,
         keep: bool = False,
     ) -> tuple[torch.Tensor, Kept]:
-        """Return the hidden states (B, N, D), or (B, L, D) without ``needed_BN``, and keys and values to go on from."""
+        """Return the hidden states (B, N, D), or (B, L, D) without ``needed_BN``, and keys and values to go on from.
+
+        With a ``mask_BLK`` that is only as wide as the tokens before, the last of those are padding that leaves room:
+        the keys and values of these tokens are written in their place.
+        """
         import torch
 
         if positions_BL is None:
@@ -126,12 +132,26 @@ class Olmo2Body:
             earlier = before[i] if before is not None else None
             if i == last and needed_BN is not None:
                 seen = self._additive(_seen_from(needed_BN, mask_BLK, tokens_BL.shape[1]))
-                x_BLD, keys = self.last_block(x_BLD, layer, (cos, sin), earlier, seen, needed_BN=needed_BN)
+                x_BLD, keys = _last_block(x_BLD, layer, (cos, sin), earlier, seen, needed_BN=needed_BN)
+            elif mask is None and earlier is None:
+                x_BLD, keys = self._causal(x_BLD, layer, (cos, sin))
             else:
                 x_BLD, keys = self.block(x_BLD, layer, (cos, sin), earlier, mask)
             if keep:
                 kept.append(keys)
         return torch.nn.functional.rms_norm(x_BLD, x_BLD.shape[-1:], self.final_norm, self.eps), kept
+
+    def _causal(self, x_BLD: torch.Tensor, layer: Layer, rotation: Pair) -> tuple[torch.Tensor, Pair]:
+        if self.causal_block is _block:
+            return self.block(x_BLD, layer, rotation, None, None)
+        import torch
+
+        from ragscale.training._compile import compiling
+
+        for tensor in (x_BLD, *rotation):
+            torch._dynamo.maybe_mark_dynamic(tensor, [0, 1])
+        with compiling():
+            return self.causal_block(x_BLD, layer, rotation, None, None)
 
     def _additive(self, mask_BLK: torch.Tensor) -> torch.Tensor:
         """Return the mask that attention adds, (B, 1, L, K): 0 where a token may look."""
@@ -158,7 +178,7 @@ def _block(
 
     narrow_BLD = x_BLD.to(layer.query.dtype)
     query_BHLW = _rotated(torch.nn.functional.linear(narrow_BLD, layer.query), layer.q_norm, layer, rotation)
-    keys = _keys_and_values(narrow_BLD, layer, rotation, before)
+    keys = _keys_and_values(narrow_BLD, layer, rotation, before, mask)
     return _after_attention(x_BLD, _attention(query_BHLW, *keys, mask), layer), keys
 
 
@@ -175,7 +195,7 @@ def _last_block(
     import torch
 
     narrow_BLD = x_BLD.to(layer.query.dtype)
-    keys = _keys_and_values(narrow_BLD, layer, rotation, before)
+    keys = _keys_and_values(narrow_BLD, layer, rotation, before, mask)
     x_BND = _columns(x_BLD, needed_BN)
     query_BNQ = torch.nn.functional.linear(x_BND.to(narrow_BLD.dtype), layer.query)
     there = (_columns(rotation[0], needed_BN), _columns(rotation[1], needed_BN))
@@ -183,7 +203,10 @@ def _last_block(
     return _after_attention(x_BND, _attention(query_BHNW, *keys, mask), layer), keys
 
 
-def _keys_and_values(narrow_BLD: torch.Tensor, layer: Layer, rotation: Pair, before: Pair | None) -> Pair:
+def _keys_and_values(
+    narrow_BLD: torch.Tensor, layer: Layer, rotation: Pair, before: Pair | None, mask: torch.Tensor | None
+) -> Pair:
+    """Return the keys and values of the tokens before and of these."""
     from torch import cat
     from torch.nn.functional import linear
 
@@ -191,6 +214,10 @@ def _keys_and_values(narrow_BLD: torch.Tensor, layer: Layer, rotation: Pair, bef
     value_BGKW = linear(narrow_BLD, layer.value).unflatten(-1, (-1, layer.head_dim)).transpose(1, 2)
     if before is None:
         return key_BGKW, value_BGKW
+    if mask is not None and mask.shape[-1] == before[0].shape[2]:
+        for all_of_them, new in zip(before, (key_BGKW, value_BGKW), strict=True):
+            all_of_them[:, :, -new.shape[2] :] = new
+        return before
     return cat((before[0], key_BGKW), dim=2), cat((before[1], value_BGKW), dim=2)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ragscale.errors import ConfigError
 from ragscale.evaluation._cached_body import CachedBody
 from ragscale.evaluation._language_model import Score, ScoreRequest, Tokens
-from ragscale.evaluation._logprobs import NarrowHead, log_sum_exp, target_logprobs
+from ragscale.evaluation._logprobs import NarrowHead, target_logprobs
 from ragscale.evaluation._modules import embedding_of, is_hugging_face, output_head
 from ragscale.evaluation._olmo2 import Olmo2Body
 from ragscale.evaluation._precision import torch_dtype
@@ -55,7 +55,6 @@ class Scorer:
         self.head = _find_head(model)
         self._bodies: dict[str, Body] = {}
         self._heads: dict[str, Callable[[Any], Any]] = {}
-        self._summarise = log_sum_exp
         self._is_compiled, self._weights = False, _stamp(model.module)
         if model.tree is False:
             return
@@ -163,7 +162,6 @@ class Scorer:
             wanted.targets,
             wanted.sources,
             at_once=self.model.logits_at_once,
-            summarise=self._summarise,
         )
         arrive = _coming(values.double(), greedy)
         return lambda: (wanted.owners, *arrive())
@@ -175,8 +173,11 @@ class Scorer:
             return hidden_in_one_pass(self._body(precision), rows, model.device)
         if self.way == "steps":
             multiple = _LENGTHS.get(model.device.type, 1)
-            steps = collate_steps(rows, model.device, multiple=multiple, longest=model.max_length)
-            return hidden_in_steps(self._body(precision), steps)
+            body = self._body(precision)
+            # on a CPU, where batches are small, every token counts
+            room = isinstance(body, Olmo2Body) and model.device.type == "cuda"
+            steps = collate_steps(rows, model.device, multiple=multiple, longest=model.max_length, room=room)
+            return hidden_in_steps(body, steps)
         batch = collate(rows, model.device)
         extra: dict[str, Any] = {}
         if is_tree:
@@ -256,14 +257,11 @@ class Scorer:
         }
 
     def _compile_if_worth(self, requests: Sequence[ScoreRequest]) -> None:
-        import torch
-
         if self._is_compiled or not self.would_compile(requests):
             return
         self._is_compiled = True
         for body in self._bodies.values():
             cast(Olmo2Body, body).compile()
-        self._summarise = torch.compile(log_sum_exp, dynamic=True)
 
     # -------------------------------------------------------------------------------------------------- finding a way
 

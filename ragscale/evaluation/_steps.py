@@ -4,7 +4,7 @@ The first step needs no mask, so that fused attention kernels run; the second is
 continuation) is one causal row, and has no second step.
 
 Shape letters: B rows, C tokens of the longest context, N needed columns of a context, S tokens of the longest set of
-branches, K = C + S, P needed positions of the batch, D width.
+branches, K = C + S (C where contexts have room for branches), P needed positions of the batch, D width.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Body(Protocol):
         """Return the hidden states (B, N, D), or (B, L, D) without ``needed_BN``, and what to give as ``before``.
 
         ``mask_BLK`` is True where a token may look, over the tokens before and these; without it attention is causal
-        among these tokens, and there are none before. ``positions_BL`` count from 0 by default.
+        among these tokens, and there are none before. ``positions_BL`` count from 0 by default. After contexts with
+        room (`collate_steps`) the mask is over the contexts alone, whose last columns these tokens take.
         """
         ...
 
@@ -55,17 +56,25 @@ class Steps:
     segments_BS: torch.Tensor | None
     lengths_B: torch.Tensor
     places_P: torch.Tensor
+    room: bool
 
 
-def collate_steps(rows: Sequence[Row], device: torch.device, *, multiple: int = 1, longest: int | None = None) -> Steps:
-    """Pad contexts to a multiple of so many tokens (at most ``longest``), and branches to one length."""
+def collate_steps(
+    rows: Sequence[Row], device: torch.device, *, multiple: int = 1, longest: int | None = None, room: bool = False
+) -> Steps:
+    """Pad contexts to a multiple of so many tokens (at most ``longest``), and branches to one length.
+
+    With ``room`` contexts end with as many columns of padding as branches have, whose keys and values then need no
+    copy of all those before them.
+    """
     n_causal = np.array([row.n_causal for row in rows])
     n_needed = n_causal - np.array([row.first for row in rows])
     n_branch = np.array([len(row) for row in rows]) - n_causal
-    length = -(-int(n_causal.max()) // multiple) * multiple
-    length = max(min(length, longest or length), int(n_causal.max()))
     wide = int(n_branch.max())
     wide = -(-wide // min(multiple, 8)) * min(multiple, 8)
+    least = int(n_causal.max()) + (wide if room else 0)
+    length = -(-least // multiple) * multiple
+    length = max(min(length, longest or length), least)
     context = np.zeros((len(rows), length), dtype=np.int64)
     branch = np.zeros((len(rows), wide), dtype=np.int64)
     positions, segments = np.zeros_like(branch), np.full_like(branch, -1)
@@ -91,6 +100,7 @@ def collate_steps(rows: Sequence[Row], device: torch.device, *, multiple: int = 
         placed(segments) if wide else None,
         placed(n_causal),
         placed(np.concatenate(places)),
+        room,
     )
 
 
@@ -124,13 +134,16 @@ def hidden_in_one_pass(body: Body, rows: Sequence[Row], device: torch.device) ->
 
 
 def branch_mask(steps: Steps) -> torch.Tensor:
-    """Return what every branch token may see, (B, S, K): its own row's context, and its branch up to itself."""
+    """Return what every branch token may see, (B, S, K): its own row's context, and its branch up to itself.
+
+    With room in the contexts K = C, and the branches stand in the last columns.
+    """
     import torch
 
     segments, device = steps.segments_BS, steps.context_BC.device
     assert segments is not None
     size, wide = segments.shape
-    column = torch.arange(steps.context_BC.shape[1], device=device)
+    column = torch.arange(steps.context_BC.shape[1] - (wide if steps.room else 0), device=device)
     context = (column[None] < steps.lengths_B[:, None])[:, None].expand(size, wide, -1)
     causal = torch.ones(wide, wide, dtype=torch.bool, device=device).tril()
     return torch.cat((context, causal & (segments[:, :, None] == segments[:, None, :])), dim=2)

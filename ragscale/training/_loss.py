@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ragscale.training._data import IGNORED
 
-_LOGIT_BYTES = {"cpu": 24 * 2**20, "cuda": 512 * 2**20}
+_LOGIT_BYTES = {"cpu": 24 * 2**20, "cuda": 2**30}
 _TILE = 128  # rows of a tile in CUDA's matrix products
 
 
@@ -48,7 +48,7 @@ def linear_cross_entropy(
         What the sums are divided by; None counts the targets. With gradient accumulation or several processes give
         the count of the whole batch.
     chunk_rows : int or None
-        Rows per chunk; None keeps a chunk's logits within 24 MiB (CPU) or 512 MiB (CUDA), where that is enough rows.
+        Rows per chunk; None keeps a chunk's logits within 24 MiB (CPU) or 1 GiB (CUDA), where that is enough rows.
         Logits are float32, or with Triton of the hidden states' type.
     backend : {"auto", "torch", "triton"}
         How the softmax and its gradient are computed; "auto" takes Triton on CUDA when it is installed.

@@ -84,8 +84,8 @@ def test_own_forward_is_for_what_it_knows_only(world, tokenizer):
 
 
 @pytest.mark.parametrize("multiple", [1, 64])
-@pytest.mark.parametrize("name", ["own", "cached"])
-def test_two_steps_give_what_separate_rows_give(module, tokenizer, name, multiple):
+@pytest.mark.parametrize(("name", "room"), [("own", False), ("own", True), ("cached", False)])
+def test_two_steps_give_what_separate_rows_give(module, tokenizer, name, room, multiple):
     asked = requests(9, len(tokenizer), seed=1)
     rows, owner = [], 0
     for request in asked:
@@ -93,11 +93,28 @@ def test_two_steps_give_what_separate_rows_give(module, tokenizer, name, multipl
         owner += len(request.continuations)
     body = Olmo2Body(module, torch.float32) if name == "own" else CachedBody(module)
     with torch.inference_mode():
-        steps = collate_steps(rows, torch.device("cpu"), multiple=multiple, longest=512)
+        steps = collate_steps(rows, torch.device("cpu"), multiple=multiple, longest=512, room=room)
         assert steps.context_BC.shape[1] % multiple == 0
         found = hidden_in_steps(body, steps)
         expected = torch.cat([_alone(module, request) for request in asked])
     assert torch.allclose(found, expected, atol=3e-5)
+
+
+def test_compiled_contexts_of_all_batches_share_one_graph(module, tokenizer, monkeypatch):
+    from torch._dynamo.testing import CompileCounter
+
+    graphs, compile_ = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile_(function, backend=graphs, **options))
+    asked = [
+        ScoreRequest(r.context * 12, r.continuations)
+        for r in requests(12, len(tokenizer), seed=4)
+        if len(r.context) > 7
+    ]
+    lm = TorchModel(module, tokenizer, precision="float32", compile=True, batch_tokens=1200)
+    found = values(lm.score(asked))
+    assert lm.path == {"way": "steps", "body": "Olmo2Body", "compiled": True, "shares_prefixes": False}
+    assert graphs.frame_count == 1
+    assert found == pytest.approx(plainly(module, tokenizer, asked), abs=2e-4)
 
 
 def _alone(module, request):
