@@ -150,6 +150,9 @@ def next_runs(
         problems.append(f"batch = {batch!r} must be a whole number of at least 1")
     refuse(problems, "next_runs")
     laws = _laws(law, table, pool)
+    for one in laws:  # a law that the results can be fitted with needs its columns of the candidates too
+        if all(name in table for name in one.further_columns):
+            _arrays(pool, one)
     locals_ = _weighted([local for local in (_try(one, table, options) for one in laws) if local is not None])
     if not locals_:
         raise FitError(f"next_runs: none of the laws {', '.join(one.name for one in laws)} has a finite loss here")

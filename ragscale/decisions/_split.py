@@ -194,7 +194,10 @@ class Line:
         return self.loss(d, r, law, c["n"], theta)
 
     def _refine(self, s: np.ndarray, m: np.ndarray, low: np.ndarray, z: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Bisect the slope where it changes sign from falling to rising; keep the better of that and the node."""
+        """Bisect the slope where it changes sign from falling to rising; keep the better of that and the node.
+
+        Elsewhere the node is an end or a kink, and stays where it is: a limit is told by standing exactly at it.
+        """
         law, theta, c = self._pick(s, m)
 
         def rising(z: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ def test_no_split_on_a_fine_grid_is_better(any_law):
             assert best.loss[i, j] <= brute(law, theta, n, budget) + 1e-12
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     name=st.sampled_from(NAMES),
     c=st.floats(1e-4, 0.5),
@@ -305,7 +305,7 @@ odd = st.one_of(
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(
     name=st.sampled_from(NAMES),
     arguments=st.fixed_dictionaries(

@@ -190,8 +190,7 @@ def test_waves_of_gain_under_any_limits_are_no_worse_than_a_fine_grid(budget, pr
 
 
 @np.errstate(all="ignore")
-def test_the_refinement_goes_to_the_minimum_of_its_bracket_and_to_no_maximum():
-    """Between a falling and a rising slope there is a minimum; between rising and falling ones the node stays."""
+def test_the_refinement_goes_to_the_minimum_of_its_bracket():
     law, theta = BUMPY
     columns = Theta({key: np.full((1, 1), value) for key, value in law.theta(theta).items()})
     here = Line(law, columns, [np.full(1, x) for x in (1e9, 1e11, 1.0, 1.0, 1.0, np.inf, np.inf)])
@@ -199,9 +198,7 @@ def test_the_refinement_goes_to_the_minimum_of_its_bracket_and_to_no_maximum():
     d, r = (np.ravel(x) for x in here.counts(z[:, None]))
     f = np.ravel(law.loss(1e9, d, r, theta))
     low = np.flatnonzero((f[1:-1] < f[:-2]) & (f[1:-1] < f[2:])) + 1
-    high = np.flatnonzero((f[1:-1] > f[:-2]) & (f[1:-1] > f[2:])) + 1
     assert len(low) >= 2
-    assert len(high) >= 1
     for i in low:
         s = m = np.zeros(1, dtype=int)
         found = here._refine(s, m, z[i - 1 : i], z[i : i + 1], z[i + 1 : i + 2])
@@ -210,9 +207,15 @@ def test_the_refinement_goes_to_the_minimum_of_its_bracket_and_to_no_maximum():
         around = [float(here._at(s, m, found + h)[0]) for h in (-step, 0.0, step)]
         slope = abs(around[2] - around[0]) / (2 * step)
         assert slope < 1e-6
-    for i in high:
-        found = here._refine(s, m, z[i - 1 : i], z[i : i + 1], z[i + 1 : i + 2])
-        assert found[0] == z[i]
+
+
+def test_a_searched_optimum_at_a_limit_stands_exactly_there():
+    eager = (BUMPY[0], {**BUMPY[1], "height": 5.0})  # gains so large that nothing but a limit stops the store
+    free_r, free_d, _ = split(eager)
+    for limits, boundary in (({"min_d": free_d * 1.3}, "D=min"), ({"max_R": free_r * 0.9}, "R=max")):
+        r, d, found = split(eager, **limits)
+        assert found == boundary
+        assert (d if boundary == "D=min" else r) == pytest.approx(next(iter(limits.values())), rel=1e-14)
 
 
 def test_a_loss_that_is_not_a_number_is_never_chosen():

@@ -148,7 +148,7 @@ def test_a_bootstrap_comes_back_bit_for_bit(boot: Bootstrap, tmp_path: Path) -> 
 
 
 def test_a_bootstrap_of_a_fitted_floor_comes_back(tmp_path: Path) -> None:
-    table = simulate("log1p", noise=0.0, rng=0)
+    table = simulate("log1p", noise=0.0, rng=0).iloc[::4].reset_index(drop=True)
     p = 0.25 + 0.75 / (1 + np.exp(4 * (table["value"] - 2.5)))
     hits = np.random.default_rng(0).binomial(500, p) / 500
     fit = rs.fit_manifold(table.assign(value=hits, metric="acc"), "log1p", link=Bounded("free", 1.0))
@@ -250,7 +250,7 @@ def test_every_result_is_short_in_a_repr_and_plain_in_a_frame(
     fit: ManifoldFit, boot: Bootstrap, compared: Comparison, tmp_path: Path
 ) -> None:
     folds = rs.cross_validate(simulate("log1p", noise=0.01, rng=0), "log1p", leave_out=3)
-    results = [fit, boot, compared, folds, fit.diagnostics, fit.diagnostics.retrieval, boot.calibration]
+    results = [fit, boot, compared, folds, fit.diagnostics, fit.diagnostics.retrieval]
     results += [profile(fit, "alpha", n_points=5), backtest(fit, n_resamples=5)]
     for result in results:
         assert len(repr(result)) <= 450, result

@@ -39,7 +39,7 @@ WORLDS = {
 
 @pytest.mark.parametrize("kind", WORLDS)
 def test_every_world_gets_its_verdict(kind):
-    law = {"helps from D0 on": "reading", "hurts": "reading"}.get(kind, "auto")
+    law = {"helps from D0 on": "reading", "hurts": "reading", "not measured": "chinchilla"}.get(kind, "log1p")
     fit = fit_manifold(WORLDS[kind](0).reset_index(drop=True), law)
     found = fit.verdict
     assert found.kind == kind

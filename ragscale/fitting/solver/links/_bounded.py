@@ -14,6 +14,8 @@ from ragscale.fitting.laws._law import Parameter
 from ragscale.fitting.solver.links._link import Link, Space
 from ragscale.results._direction import direction
 
+_WORDS = {"floor": "lower limit", "ceiling": "upper limit"}
+
 
 @dataclass(frozen=True, slots=True)
 class Bounded(Link):
@@ -97,10 +99,10 @@ class Bounded(Link):
         free = []
         if self.floor == "free":
             lowest = max(low - spread, 0.0) if low >= 0 else low - spread
-            free.append(Parameter("floor", *self._out(lowest, low + 0.3 * spread), description="lower limit"))
+            free.append(Parameter("floor", *self._out(lowest, low + 0.3 * spread), description=_WORDS["floor"]))
         if self.ceiling == "free":
             highest = min(high + spread, 1.0) if self.on == "identity" and high <= 1 else high + spread
-            free.append(Parameter("ceiling", *self._out(high - 0.3 * spread, highest), description="upper limit"))
+            free.append(Parameter("ceiling", *self._out(high - 0.3 * spread, highest), description=_WORDS["ceiling"]))
         return replace(self, direction=way, parameters=tuple(free))
 
     def _out(self, *values: float) -> tuple[float, ...]:
@@ -161,5 +163,5 @@ class Bounded(Link):
 
     @classmethod
     def _restore(cls, fields: Mapping[str, Any]) -> Bounded:
-        parameters = tuple(Parameter(*item) for item in fields["parameters"])
+        parameters = tuple(Parameter(*item, description=_WORDS.get(item[0], "")) for item in fields["parameters"])
         return cls(**{**fields, "parameters": parameters})
