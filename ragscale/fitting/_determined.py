@@ -10,6 +10,8 @@ import pandas as pd
 
 from ragscale.errors import FitError
 from ragscale.fitting.laws._law import ScalingLaw
+from ragscale.results._door import speaks_of
+from ragscale.results._table import MEASURED
 
 UNKNOWN = 1_000_000_007.0
 """What stands for the N or D of a table that does not give them; no model has just this many."""
@@ -63,12 +65,27 @@ def fill_unknown(frame: pd.DataFrame, *, N: str = "N", D: str = "D", R: str = "R
     """Return the table of a store sweep with N and D that it does not give set to `UNKNOWN`.
 
     A table with stores of several sizes and no word of the model is one model's: R alone can be learnt about. A table
-    without stores has to say N and D.
+    without stores has to say N and D, and so has one in which another column speaks of them.
     """
     if R not in frame or pd.Series(frame[R]).nunique() < 2:
         return frame
-    absent = {name: UNKNOWN for name in (N, D) if name in {"N", "D"} and name not in frame}
-    return frame.assign(**absent) if absent else frame
+    absent = {
+        name: UNKNOWN for name in (N, D) if name in {"N", "D"} and name not in frame and not speaks_of(name, frame)
+    }
+    if not absent or _several_values(frame):
+        return frame
+    return frame.assign(**absent)
+
+
+def _several_values(frame: pd.DataFrame) -> bool:
+    """Whether rows that nothing tells apart have different values: then there is more than one model, or seed."""
+    names = [c for c in frame.columns if c not in MEASURED]
+    if "value" not in frame or not names:
+        return False
+    try:
+        return bool((frame.groupby(names, dropna=False)["value"].nunique() > 1).any())
+    except TypeError:  # lists and the like
+        return False
 
 
 def _rise_together(n: np.ndarray, d: np.ndarray) -> bool:

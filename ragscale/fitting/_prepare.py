@@ -19,13 +19,17 @@ from ragscale.fitting.laws._law import ScalingLaw
 from ragscale.fitting.solver.links import Link
 from ragscale.results import average_seeds, validate
 from ragscale.results._direction import direction, rank_trend, told_direction
-from ragscale.results._door import as_frame, likely
+from ragscale.results._door import as_frame, likely, speaks_of
 from ragscale.results._metric_names import kind_of
 from ragscale.results._table import row_keys
 
 TABLE_OPTIONS = ("N", "D", "R", "value", "seed_average", "by", "higher_is_better")
 """Arguments of `fit_manifold` that say how to read the table; the others say how to fit it."""
 
+_COUNTED = {
+    "N": "models apart, so give the parameters of each as N",
+    "D": "checkpoints apart, so give the tokens that each was pretrained on as D (steps times tokens per step)",
+}
 _ONE_SURFACE = ("task", "metric", "split")
 _ONE_STORE = ("retriever", "k", "store_source")
 _NOTHING_SHOWN = {"closed-book", "closed_book", "closed book", "none", ""}
@@ -106,6 +110,14 @@ def _named(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
             if name == what and name not in frame and (found := likely(what, frame.columns))
         ]
         hint = f". Perhaps fit_manifold(results, {', '.join(hints)})" if hints else ""
+        apart = [
+            f"{name!r} tells {_COUNTED[what]}"
+            for what in "ND"
+            if what not in frame and names[what] == what
+            for name in speaks_of(what, frame)
+            if name not in likely(what, frame.columns)
+        ]
+        hint += f". Rows are not of one model: {'; '.join(apart)}" if apart else ""
         raise ResultsError(f"columns not in the results table: {', '.join(missing)}; it has {shown}{hint}")
     for target, source in names.items():
         if source != target:

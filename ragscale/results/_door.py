@@ -38,6 +38,15 @@ _LIKELY = {
 }
 
 
+_SOUNDS_LIKE = {
+    "N": (r"(^|_)n?params?(_|$)|parameters", r"(^|_)per(_|$)"),
+    "D": (
+        r"(^|_)tokens?(_|$)",
+        r"store|retriev|index|corpus|knowledge|vocab|batch|seq|context|(^|_)(per|max|new)(_|$)",
+    ),
+}
+
+
 def as_frame(results: ResultsLike) -> pd.DataFrame:
     """Return what was given as a DataFrame with text column names and a fresh index, or say why it is no table.
 
@@ -158,12 +167,33 @@ def likely(target: str, columns: Any) -> list[str]:
     known = set(_LIKELY[target].split())
     plain = {name: re.sub(r"[^a-z0-9]+", "_", re.sub(r"\(.*\)", "", name).strip().lower()).strip("_") for name in names}
     found = [name for name in names if name != target and plain[name] in known | {target.lower()}]
+    if target in _SOUNDS_LIKE:
+        sounds, but = _SOUNDS_LIKE[target]
+        found += [n for n in names if n not in (*found, "N_total") and re.search(sounds, plain[n])]
+        found = [n for n in found if not re.search(but, plain[n])]
     if target == "R":
         found += [n for n in names if n not in found and re.search(r"store|retriev\w*_(size|tokens)", plain[n])]
         found = [n for n in found if n not in ("retriever", "store_source", "answer_in_store")]
     if target == "value":
         found += [n for n in names if n not in (*found, "metric", "hit_rate", "validation_loss") and kind_of(n)]
     return found
+
+
+_TELLS_APART = {
+    "N": "model model_name model_id name arch architecture size_name",
+    "D": "step steps global_step n_steps iteration iterations iter epoch epochs checkpoint ckpt",
+}
+
+
+def speaks_of(target: str, frame: pd.DataFrame) -> list[str]:
+    """Return the columns that say something of N or D in a table without a column of that name.
+
+    They may be that column under another name, or tell models or checkpoints apart of which N or D would be needed.
+    """
+    known = set(_TELLS_APART[target].split())
+    plain = {str(c): re.sub(r"[^a-z0-9]+", "_", str(c).strip().lower()).strip("_") for c in frame.columns}
+    apart = [c for c, name in plain.items() if name in known and int(pd.Series(frame[c]).astype(str).nunique()) > 1]
+    return list(dict.fromkeys([*likely(target, frame.columns), *apart]))
 
 
 def missing_column(target: str, columns: Any) -> str:

@@ -51,6 +51,7 @@ MEASURED = (
     "n_questions",
 )  # every other column says which measurement a row is
 _NUMERIC = ("N", "D", "R", "value", "N_total", "stderr", "n_examples", "flops")
+_COUNTS = ("N", "D", "R", "N_total")
 _NAMES = ("task", "metric", "seed", "k", "retriever", "condition", "store_source", "split", "run", "higher_is_better")
 _SMALLEST_COUNT = 1e3  # 3 (billion parameters), 20 (D/N), 0.6 (billion tokens): no model or store is that small
 _INT64_MAX = float(np.iinfo(np.int64).max)
@@ -183,10 +184,18 @@ def _as_number(name: str, cell: Any) -> str:
         return f"write counts as numbers, {sized[1]}e{power} for {cell.strip()!r}"
     if name in ("D", "R") and re.fullmatch(r"\s*[\d.,]+\s*[xX×]\s*", cell):
         return f"write counts of tokens such as 20_000_000_000 or 2e10; for {cell.strip()!r}, a ratio, multiply by N"
+    bare = cell.strip()
+    if re.fullmatch(r"[-+]?\d{1,3}([.,'\s_\u00a0\u202f]\d{3})+", bare) and name in (*_COUNTS, "flops", "n_examples"):
+        digits = re.sub(r"\D", "", bare)
+        return f"write counts without separators of thousands, {digits} for {bare!r}"
+    if re.fullmatch(r"[-+]?[\d.,]+\s*%", bare):
+        return f"write the number alone, {bare[:-1].strip().replace(',', '.')} for {bare!r} (percent stay percent)"
+    if "±" in bare or "+-" in bare or "+/-" in bare:
+        return f"write the error in a column stderr of its own, not behind the number ({bare!r})"
     try:
         float(cell)
     except ValueError:
-        return "drop these rows or fill them in with numbers such as 190e6"
+        return f"drop these rows or fill them in with numbers such as {'190e6' if name in _COUNTS else '2.71'}"
     return f"it is text; convert it, results.astype({{{name!r}: float}})"
 
 

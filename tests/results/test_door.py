@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import ragscale as rs
 from ragscale.errors import ResultsError, ResultsWarning
 from ragscale.results import select, validate, write
 
@@ -156,3 +157,61 @@ def test_half_floats_are_widened():
     )
     halves = table.astype({"temperature": "float16", "value": "float16"})
     assert validate(halves)["temperature"].tolist() == [0.5, 1.0]
+
+
+SWEEP = pd.DataFrame({"R": [0.0, 1e8, 1e9, 1e10], "value": [3.0, 2.9, 2.8, 2.7]})
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("params", [1e8, 2e8, 4e8, 8e8], "N='params'"),
+        ("Params (B)", [1.0, 1.0, 1.0, 1.0], r"N='Params \(B\)'"),
+        ("n_params_non_embedding", [1e8, 2e8, 4e8, 8e8], "N='n_params_non_embedding'"),
+        ("model", ["a", "b", "a", "b"], "'model' tells models apart"),
+        ("Model Name", ["70m", "160m", "410m", "1b"], "'Model Name' tells models apart"),
+        ("tokens", [1e9, 2e9, 4e9, 8e9], "D='tokens'"),
+        ("D_tokens", [1e9, 2e9, 4e9, 8e9], "D='D_tokens'"),
+        ("train tokens", [1e9, 2e9, 4e9, 8e9], "D='train tokens'"),
+        ("global_step", [1, 2, 3, 4], "'global_step' tells checkpoints apart.*steps times tokens per step"),
+        ("epoch", [1, 2, 3, 4], "'epoch' tells checkpoints apart"),
+    ],
+)
+def test_a_column_that_speaks_of_models_or_data_is_not_passed_over(name: str, values: list, said: str) -> None:
+    with pytest.raises(ResultsError, match=said):
+        rs.fit_manifold(SWEEP.assign(**{name: values}))
+
+
+def test_what_says_nothing_of_models_leaves_a_sweep_of_stores_one_model() -> None:
+    plain = rs.fit_manifold(SWEEP)
+    beside = {
+        "retriever": "bm25",
+        "k": 1,
+        "model": "one",
+        "index_tokens": SWEEP["R"],
+        "tokens_per_second": [1, 2, 3, 4],
+    }
+    assert rs.fit_manifold(SWEEP.assign(**beside)).theta == plain.theta
+    twice = pd.concat([SWEEP, SWEEP.assign(value=SWEEP["value"] + 1)])
+    with pytest.raises(ResultsError, match="columns not in the results table: N = 'N', D = 'D'"):
+        rs.fit_manifold(twice)
+
+
+@pytest.mark.parametrize(
+    ("cell", "column", "said"),
+    [
+        ("1,300,000,000", "N", "1300000000 for '1,300,000,000'"),
+        ("26.000.000.000", "D", "26000000000 for"),
+        ("1 000 000", "R", "1000000 for"),
+        ("61.2%", "value", r"61\.2 for '61\.2%'"),
+        ("61,2 %", "value", r"61\.2 for"),
+        ("0.61±0.01", "value", "a column stderr"),
+        ("0.61 +/- 0.01", "value", "a column stderr"),
+        ("n/a", "value", r"numbers such as 2\.71"),
+        ("n/a", "N", "numbers such as 190e6"),
+    ],
+)
+def test_a_number_in_words_is_told_how_to_be_written(cell: str, column: str, said: str) -> None:
+    row = {"N": 1e9, "D": 1e10, "R": 0.0, "value": 2.5, column: cell}
+    with pytest.raises(ResultsError, match=said):
+        rs.results.validate([row])
