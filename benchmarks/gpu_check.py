@@ -1,4 +1,4 @@
-"""Everything that needs a GPU, checked and timed on one in five minutes: correctness first, then speed.
+"""Everything that needs a GPU, checked and timed on one in six minutes: correctness first, then speed.
 
     python benchmarks/gpu_check.py                        # one H100/H200; writes results/gpu_check.json and .md
     python benchmarks/gpu_check.py --tiny --device cpu    # the same code at toy sizes, so that it cannot rot
@@ -199,7 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="toy sizes, one process")
-    parser.add_argument("--budget", type=float, default=290, help="seconds in all")
+    parser.add_argument("--budget", type=float, default=360, help="seconds in all")
     parser.add_argument("--only", nargs="*", default=[], help="jobs whose names contain one of these")
     parser.add_argument("--out", default=str(HERE / "results" / "gpu_check"))
     parser.add_argument("--child", help=argparse.SUPPRESS)

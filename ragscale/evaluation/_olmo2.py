@@ -146,12 +146,9 @@ class Olmo2Body:
             return self.block(x_BLD, layer, rotation, None, None)
         import torch
 
-        from ragscale.training._compile import compiling
-
         for tensor in (x_BLD, *rotation):
             torch._dynamo.maybe_mark_dynamic(tensor, [0, 1])
-        with compiling():
-            return self.causal_block(x_BLD, layer, rotation, None, None)
+        return self.causal_block(x_BLD, layer, rotation, None, None)
 
     def _additive(self, mask_BLK: torch.Tensor) -> torch.Tensor:
         """Return the mask that attention adds, (B, 1, L, K): 0 where a token may look."""

@@ -149,7 +149,7 @@ class Scorer:
 
     def _batch(self, rows: Sequence[Row], precision: str, is_tree: bool) -> _Read:
         """Return what gives owner, ln p and "is the most likely token" of every target of a batch, once computed."""
-        with self._autocast(precision), _kernels(self.model.device):
+        with self._autocast(precision), _kernels(self.model.device), self._compiling():
             hidden_PD = self._needed(rows, precision, is_tree)
         return self._read_off(rows, hidden_PD, precision)
 
@@ -235,6 +235,14 @@ class Scorer:
         if precision == "float32" or (self.way == "steps" and isinstance(self._bodies["float32"], Olmo2Body)):
             return contextlib.nullcontext()
         return torch.autocast(self.model.device.type, torch_dtype(precision))
+
+    def _compiling(self) -> Any:
+        """Return the context in which compiled blocks run: without warnings, and for many shapes of models."""
+        if not self._is_compiled:
+            return contextlib.nullcontext()
+        from ragscale.training._compile import compiling
+
+        return compiling()
 
     def would_compile(self, requests: Sequence[ScoreRequest]) -> bool:
         """Whether a call with these requests runs compiled blocks."""
