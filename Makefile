@@ -8,16 +8,21 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 JOBS ?= 2
 
-.PHONY: full demo test fuzz docs dist clean python-version
+.PHONY: full demo test check suite fuzz docs dist clean python-version
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py --out demo
 
-test: $(VENV)/.dev
+# every check: the linter, layers and types, then the tests
+test: check suite
+
+check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+suite: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # the long form of tests/fuzz: about half an hour on two cores
