@@ -271,6 +271,12 @@ def test_shown_costs_are_nothing_for_stores_and_whole_for_runs():
     assert cheapest > 0
 
 
+def test_the_cheapest_run_of_all_is_no_store():
+    one = points((2.5e9, 1e11))
+    found = rs.next_runs(measured(0.001), one, budget_flops=1e25, law="chinchilla")
+    assert found.cost.tolist() == [6 * 2.5e9 * 1e11]
+
+
 def test_the_laws_of_auto_are_those_that_the_columns_allow():
     table = measured(0.001)
     names = [law.name for law in _next_runs._laws("auto", table, POOL)]

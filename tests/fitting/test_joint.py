@@ -1,6 +1,7 @@
 """Several tasks, one skill: one objective over all parameters, whatever the column and the law."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ from ragscale import bootstrap, fit_manifold, optimal_allocation
 from ragscale.datasets import simulate_reading
 from ragscale.errors import ConfigError, IdentifiabilityWarning, ResultsError
 from ragscale.fitting import JointFit, Reading
+from ragscale.fitting._experiments import EXPERIMENT, MODEL
+from ragscale.fitting._joint import _trained_models, _weights
 
 GAINS = {"easy": {"gold": 1.6, "leap": 0.3}, "weak": {"gold": 0.25, "leap": 0.1, "E": 4.0}}
 SHARED = ("D0", "c", "k")
@@ -94,6 +97,34 @@ def test_trained_models_are_drawn_for_all_tasks_at_once(joint):
     assert boot["weak"].predict(1.1e7, 2.4e7, 1e7).shape == (30,)
     with pytest.raises(ConfigError, match="draws trained models"):
         bootstrap(joint, by="rows")
+
+
+@pytest.mark.parametrize(
+    ("runs", "experiment", "models"),
+    [
+        (["a", "b", "a", "b"], [0, 1, 2, 3], [0, 1, 0, 1]),  # numbered group by group, named over all
+        (["a", "a", "a", "a"], [0, 0, 1, 1], [0, 0, 0, 0]),
+        ([None, "b", "a", "b"], [0, 1, 2, 3], [0, 1, 0, 1]),  # a gap in the runs: N, D and seed tell them apart
+        (None, [0, 1, 2, 3], [0, 1, 0, 1]),
+    ],
+)
+def test_a_run_is_one_model_in_every_group(runs, experiment, models):
+    every = pd.DataFrame({"N": [1e8, 2e8] * 2, "D": 1e10, "R": 0.0, EXPERIMENT: experiment})
+    if runs is not None:
+        every["run"] = runs
+    assert _trained_models(every, MODEL).tolist() == models
+    assert _trained_models(every, ("N",)).tolist() == [0, 1, 0, 1]
+
+
+def test_groups_weigh_by_the_inverse_of_their_own_mean_loss():
+    def one(objective, rows):
+        return SimpleNamespace(objective=objective, data=pd.DataFrame(index=range(rows)))
+
+    found = _weights({"a": one(2.0, 10), "b": one(8.0, 20), "exact": one(0.0, 10)})
+    mean = np.array([0.2, 0.4, 0.4e-6])  # a group that is fitted exactly is not all that counts
+    inverse, rows = 1 / mean, np.array([10, 20, 10])
+    np.testing.assert_allclose(list(found.values()), inverse * 40 / (inverse * rows).sum())
+    assert sum(weight * count for weight, count in zip(found.values(), rows, strict=True)) == pytest.approx(40)
 
 
 def test_a_joint_fit_survives_a_file(joint, tmp_path):

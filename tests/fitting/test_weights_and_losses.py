@@ -190,6 +190,7 @@ def test_a_bounded_metric_is_a_sigmoid_between_its_limits(latent, floor, ceiling
     value = float(link.metric(np.array(latent)))
     assert value == pytest.approx(expected, rel=1e-12)
     assert link.rising == (way == "up")
+    assert link.space == ("log" if on == "log" else "linear")
     if abs(latent) < 4:
         assert float(link.latent(np.array(value))) == pytest.approx(latent, abs=1e-6)
     h = 1e-6

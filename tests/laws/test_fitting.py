@@ -174,6 +174,19 @@ def test_approach_1_follows_the_envelope_of_training_curves():
     assert found.predict(1e20)["N"].iloc[0] == pytest.approx(best["N"].iloc[0], rel=0.1)
 
 
+def test_tables_of_runs_that_cannot_be_are_named():
+    runs = isoflops()
+    for approach in (laws.chinchilla_approach_1, laws.chinchilla_approach_2, laws.chinchilla_approach_3):
+        with pytest.raises(ResultsError, match="the table is empty"):
+            approach(runs.iloc[:0])
+        with pytest.raises(ResultsError, match="needs the columns D"):
+            approach(runs.drop(columns="D"))
+        with pytest.raises(ResultsError, match="N must be positive and finite, got -1"):
+            approach(runs.assign(N=-1.0))
+        with pytest.raises(ResultsError, match="value holds what is not finite"):
+            approach(runs.assign(value=np.nan))
+
+
 def test_computations_without_a_minimum_are_named():
     table = isoflops(4.0)
     budget = np.repeat(np.arange(5), 15)

@@ -138,6 +138,16 @@ def test_kaplan_has_the_limits_of_its_two_power_laws():
     assert laws.Kaplan().loss(1e40, 1e9, 0, kaplan) == pytest.approx(laws.KaplanD().loss(1, 1e9, 0, other), rel=1e-6)
 
 
+@pytest.mark.parametrize("law", [laws.KaplanN, laws.KaplanD, laws.KaplanC])
+def test_a_power_of_one_variable_takes_an_offset(law):
+    theta = dict(law.published["kaplan"].parameters)
+    plain, shifted = (
+        law().loss(1e9, 1e10, 1e9, theta),
+        law(offset=True).loss(1e9, 1e10, [0, 1e9], theta | {"offset": 0.2}),
+    )
+    assert shifted.tolist() == pytest.approx([float(plain), float(plain) + 0.2])
+
+
 @given(st.floats(1e7, 1e11), st.floats(1e8, 1e13))
 def test_data_constrained_with_new_tokens_and_enough_of_them_is_chinchilla(n, d):
     theta = dict(laws.DataConstrained.published["c4"].parameters)

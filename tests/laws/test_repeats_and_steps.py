@@ -80,6 +80,15 @@ def test_bounded_data_ends_at_knowing_nothing_starts_at_chinchilla_and_can_overf
     assert 0 < scarce.argmin() < 59
 
 
+def test_absurd_batches_have_a_loss_all_the_same():
+    """Steps far below one, or beyond all bounds: the search for parameters looks there, and must come back."""
+    theta = {"L_N": 2.0, "alpha_N": 0.1, "L_S": 1e3, "alpha_S": 3.0, "B_3": 1e6, "alpha_B": 0.2}
+    loss = laws.StepsAndBatch().loss(1e9, 1e10, 0, theta, batch_tokens=[1e-250, 1.0, 1e9, 1e120, 1e250])
+    assert np.isfinite(loss).all()
+    assert (loss >= 2.0).all()
+    assert (np.diff(loss) >= 0).all()
+
+
 def test_fits_find_what_made_the_table():
     rng = np.random.default_rng(0)
     n, d, b = (axis.ravel() for axis in np.meshgrid([5e7, 8e8], [2e9, 1e10, 5e10], [6e4, 2.5e5, 1e6, 4e6]))

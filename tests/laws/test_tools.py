@@ -135,6 +135,13 @@ def test_tries_that_cannot_be_are_refused():
         laws.success_rate(1, 2)
     with pytest.raises(ConfigError, match="successes"):
         laws.success_rate(10, 0)
+    for tries in (1.5, [3.0, 2.5]):  # whole numbers, however many
+        with pytest.raises(ConfigError, match="tries must be whole numbers"):
+            laws.success_rate(tries, 1)
+    with pytest.raises(ConfigError, match="successes must be whole numbers"):
+        laws.success_rate(10, [1.0, 1.5])
+    with pytest.raises(ConfigError, match="confidence_level = 1"):
+        laws.success_rate(10, 1, confidence_level=1)
 
 
 def test_only_an_answer_far_outside_the_stores_data_warns():

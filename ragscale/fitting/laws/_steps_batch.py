@@ -64,13 +64,14 @@ class StepsAndBatch(ScalingLaw):
         batch = self.column("batch_tokens")
         rest = np.exp(np.log(theta.L_N) - theta.alpha_N * np.log(n / _SIZE))
         log_steps = np.log(theta.L_S) - theta.alpha_S * np.log(d / batch / _STEPS)
-        shortage, power = np.exp(np.minimum(log_steps, 600.0)), 1.0 / theta.alpha_B
+        log_shortage, power = np.minimum(log_steps, 600.0), 1.0 / theta.alpha_B
+        shortage = np.exp(log_shortage)
         log_ratio = np.log(theta.B_3) - np.log(batch) + power * np.log(_LOSS)  # of B_crit / B at L = 1
         # L - rest - shortage (1 + B_crit(L) / B)^alpha_S rises and is concave in L: from below Newton never overshoots
         loss = rest + shortage
         for _ in range(60):
             ratio = np.exp(np.clip(log_ratio - power * np.log(loss), -700.0, 700.0))
-            extra = np.exp(np.minimum(np.log(shortage) + theta.alpha_S * np.log1p(ratio), 600.0))
+            extra = np.exp(np.minimum(log_shortage + theta.alpha_S * np.log1p(ratio), 600.0))
             slope = 1.0 + theta.alpha_S * power * extra * ratio / (1.0 + ratio) / loss
             step = (rest + extra - loss) / slope
             loss = loss + step
