@@ -75,7 +75,7 @@ def make_jobs(*, tiny: bool) -> list[Job]:
         _race("136M", "ragscale", [4, 32], 34),
         _race("136M", "transformers", [4], 15),
         Job("evaluation/38M", "evaluation", 8, 40, {"size": "38M"}),
-        Job("small/11M", "small", 4, 20),
+        Job("small/11M", "small", 4, 30),
         Job("search", "search", 4, 20),
         # the second
         _race("728M", "ragscale", [2, 8], 44),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -324,15 +326,20 @@ class ModelConfig:
         # the rotary frequencies are buffers computed in the constructor, which left them on the meta device
         model.model.rotary_emb = olmo2.Olmo2RotaryEmbedding(config=config)
         model.tie_weights()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
+        cut = 3 * self._init_std
+
+        def start(name: str, parameter: Any) -> None:
+            with torch.no_grad():
                 if parameter.ndim == 1:
                     parameter.fill_(1.0)
-                    continue
+                    return
                 entropy = np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1, np.uint64)[0]
                 generator = torch.Generator().manual_seed(int(entropy) & (2**63 - 1))
-                cut = 3 * self._init_std
                 torch.nn.init.trunc_normal_(parameter, std=self._init_std, a=-cut, b=cut, generator=generator)
+
+        # a generator draws one number after the other, and there are as many as matrices
+        with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+            list(pool.map(start, *zip(*model.named_parameters(), strict=True)))
         return model
 
 
