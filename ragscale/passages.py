@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ragscale._counts import whole_or_same
 from ragscale._extras import text_backend
 from ragscale._long_texts import encode
 from ragscale._scripts import broken_character
 from ragscale.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ragscale._typing import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,14 @@ def token_windows(n_tokens: int, size: int, overlap: int = 0) -> list[tuple[int,
     return [(max(start - overlap, 0), end) for start, end in pairwise(cuts)]
 
 
-def cut_windows(text: str, encoding: Any, size: int, overlap: int = 0) -> tuple[list[tuple[int, int]], list[str]]:
+class Encoding(Protocol):
+    """What `cut_windows` reads of a ``tokenizers.Encoding``."""
+
+    def __len__(self) -> int: ...
+    def token_to_chars(self, token: int, /) -> Any: ...
+
+
+def cut_windows(text: str, encoding: Encoding, size: int, overlap: int = 0) -> tuple[list[tuple[int, int]], list[str]]:
     """Return the token windows of an encoded document and the text of each, exactly as the document has it.
 
     The texts of windows without overlap join to the text again, character by character, and none is empty: where
@@ -161,7 +171,7 @@ def _cuts_between_characters(character: Callable[[int], int], n_tokens: int, siz
     return cuts
 
 
-def chunk(document: Document, tokenizer: Any, *, size: int = 256, overlap: int = 0) -> list[Passage]:
+def chunk(document: Document, tokenizer: Tokenizer, *, size: int = 256, overlap: int = 0) -> list[Passage]:
     """Cut a document into passages of ``size`` tokens, in reading order.
 
     Parameters

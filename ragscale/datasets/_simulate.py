@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ _DEFAULTS: dict[str, dict[str, float]] = {
 def simulate(
     law: str | ScalingLaw = "log1p",
     params: Mapping[str, float] | None = None,
-    grid: Any = "paper",
+    grid: Literal["paper"] | Mapping[str, Any] | pd.DataFrame = "paper",
     *,
     noise: float = 0.01,
     outliers: float = 0.0,

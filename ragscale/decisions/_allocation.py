@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ragscale._typing import HitRateLike
+from ragscale._typing import HitRateLike, Numbers, Words
 from ragscale.decisions._allocation_words import sentences
-from ragscale.decisions._arguments import counts, flatten, read_prices, refuse, scalar
+from ragscale.decisions._arguments import Prices, counts, flatten, read_prices, refuse, scalar
 from ragscale.decisions._estimate import quantiles
 from ragscale.decisions._near_optimal import near_optimal
 from ragscale.decisions._regret import Regret, law_table
@@ -83,20 +83,20 @@ class Allocation(Result):
 
     _picture: ClassVar[str] = "splits"
 
-    N: Any
-    budget: Any
-    D: Any
-    R: Any
-    share: Any
-    loss: Any
-    value: Any
-    gain: Any
-    exchange_rate: Any
-    boundary: Any
-    improvement: Any = float("nan")
-    prices: Any = (1.0, 1.0)
+    N: Numbers
+    budget: Numbers
+    D: Numbers
+    R: Numbers
+    share: Numbers
+    loss: Numbers
+    value: Numbers
+    gain: Numbers
+    exchange_rate: Numbers
+    boundary: Words
+    improvement: Numbers = float("nan")
+    prices: tuple[Numbers, Numbers] = (1.0, 1.0)
     replicates: Mapping[str, np.ndarray] = field(default_factory=dict)
-    boundary_share: Mapping[str, Any] = field(default_factory=dict)
+    boundary_share: Mapping[str, Numbers] = field(default_factory=dict)
     laws: pd.DataFrame = field(default_factory=pd.DataFrame)
     regret: Regret | None = None
     near_optimal: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -111,7 +111,7 @@ class Allocation(Result):
         if isinstance(self.regret, tuple):  # a file gives back a plain one
             object.__setattr__(self, "regret", Regret(*self.regret))
 
-    def interval(self, name: str) -> tuple[Any, Any]:
+    def interval(self, name: str) -> tuple[Numbers, Numbers]:
         """Return (low, high) of ``"N"``, ``"D"``, ``"R"``, ``"share"``, ``"loss"`` or ``"improvement"``.
 
         Raises
@@ -154,7 +154,7 @@ def optimal_allocation(
     *,
     N: ArrayLike,
     budget: ArrayLike,
-    prices: Any = None,
+    prices: Prices | None = None,
     min_D: ArrayLike | None = None,
     max_D: ArrayLike | None = None,
     max_R: ArrayLike | None = None,

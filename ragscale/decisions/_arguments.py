@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError
+
+Prices: TypeAlias = "tuple[ArrayLike, ArrayLike] | Mapping[Any, ArrayLike]"
+"""(p_D, p_R), or a mapping with ``"D"`` and ``"R"``; each 1 where it is not given."""
 
 
 def counts(problems: list[str], *, allow_zero: tuple[str, ...] = (), **values: Any) -> dict[str, np.ndarray]:
@@ -65,7 +69,7 @@ def scalar(value: np.ndarray) -> Any:
     return str(found) if isinstance(found, np.str_) else found
 
 
-def read_prices(prices: Any, problems: list[str]) -> tuple[Any, Any]:
+def read_prices(prices: Prices | None, problems: list[str]) -> tuple[ArrayLike, ArrayLike]:
     """Return (p_D, p_R) of a pair or mapping, 1 each for None, adding to ``problems`` what is wrong."""
     if prices is None:
         return 1.0, 1.0

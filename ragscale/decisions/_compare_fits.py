@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,8 @@ from ragscale.decisions._arguments import counts, refuse
 from ragscale.decisions._estimate import quantiles
 from ragscale.errors import ConfigError, ExtrapolationWarning, IdentifiabilityWarning, ResultsError
 from ragscale.fitting import bootstrap, fit_manifold
+from ragscale.fitting._options import TableOptions
+from ragscale.fitting.laws._law import ScalingLaw
 from ragscale.results import Result
 
 if TYPE_CHECKING:
@@ -95,14 +97,14 @@ def compare_fits(
     fits: Mapping[str, ManifoldFit | Bootstrap] | pd.DataFrame,
     *,
     over: str | None = None,
-    law: Any = "auto",
+    law: str | ScalingLaw = "auto",
     at: pd.DataFrame | None = None,
     compute: ArrayLike | None = None,
     R: float = 0.0,
     n_resamples: int = 200,
     confidence_level: float = 0.95,
     rng: RngLike = 0,
-    **options: Any,
+    **options: Unpack[TableOptions],
 ) -> FitComparison:
     r"""Compare procedures by their laws: parameters, the metric over compute, and where they cross.
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from ragscale._typing import Numbers
 from ragscale.decisions._arguments import scalar
 from ragscale.results import Result
 
@@ -37,9 +38,9 @@ class Estimate(np.lib.mixins.NDArrayOperatorsMixin, Result):
     """
 
     name: str
-    value: Any
-    low: Any
-    high: Any
+    value: Numbers
+    low: Numbers
+    high: Numbers
     replicates: np.ndarray
     confidence_level: float
     at: Mapping[str, np.ndarray] = field(default_factory=dict)

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ragscale._renamed import renamed
-from ragscale._typing import HitRateLike
-from ragscale.decisions._arguments import counts, flatten, read_prices, refuse, scalar
+from ragscale._typing import HitRateLike, Numbers, Words
+from ragscale.decisions._arguments import Prices, counts, flatten, read_prices, refuse, scalar
 from ragscale.decisions._estimate import quantiles
 from ragscale.decisions._surface import Subject, Surface, surface
 from ragscale.fitting.laws._law import Theta
@@ -57,16 +57,16 @@ class Knee(Result):
 
     definition: str
     meaning: str
-    N: Any
-    R: Any
-    D: Any
-    D_over_N: Any
-    loss: Any
-    low: Any
-    high: Any
-    status: Any
-    found_share: Any
-    laws: Mapping[str, Any] = field(default_factory=dict)
+    N: Numbers
+    R: Numbers
+    D: Numbers
+    D_over_N: Numbers
+    loss: Numbers
+    low: Numbers
+    high: Numbers
+    status: Words
+    found_share: Numbers
+    laws: Mapping[str, Numbers] = field(default_factory=dict)
     looked_at: tuple[float, float] = (0.0, float("inf"))
     note: str = ""
 
@@ -123,7 +123,7 @@ def knee_point(
     R: ArrayLike = 0.0,
     definition: Definition = "exchange",
     fraction: float = 0.9,
-    prices: Any = None,
+    prices: Prices | None = None,
     min_D: ArrayLike | None = None,
     hit_rate: HitRateLike = None,
 ) -> Knee:

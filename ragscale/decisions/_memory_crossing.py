@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,11 +12,15 @@ from ragscale.decisions._estimate import Estimate, estimate
 from ragscale.errors import ConfigError, FitError
 from ragscale.fitting.laws._memory import MemoryByFrequency
 
+if TYPE_CHECKING:
+    from ragscale.fitting import Bootstrap, ManifoldFit
+
+
 _NODES = 801
 _BEYOND = 1e4  # how far outside of the exposures measured a crossing is looked for
 
 
-def memory_crossing(fit: Any, *, N: ArrayLike, D: ArrayLike, R: ArrayLike) -> Estimate:
+def memory_crossing(fit: ManifoldFit | Bootstrap, *, N: ArrayLike, D: ArrayLike, R: ArrayLike) -> Estimate:
     r"""Return the exposures of a fact below which a store of R tokens gains more than the model's own memory has.
 
     Memory gains :math:`G m(N, e)` over a guess, the store :math:`L(N, D, 0) - L(N, D, R)` over the closed book. Facts

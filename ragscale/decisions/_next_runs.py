@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from ragscale.decisions._allocation import optimal_allocation
 from ragscale.decisions._arguments import counts, refuse
 from ragscale.decisions._design import MISFITS, Local, localise, misfit_columns, misfit_knots
 from ragscale.errors import ConfigError, FitError, RagscaleError, RagscaleWarning
+from ragscale.fitting._options import FitSettings
 from ragscale.fitting.laws._catalogue import BUILT_IN, make_law
 from ragscale.fitting.laws._law import ScalingLaw
 from ragscale.results import Result, validate
@@ -80,7 +81,7 @@ def next_runs(
     law: str | ScalingLaw | Sequence[str | ScalingLaw] = "auto",
     value: str = "value",
     batch: int | None = None,
-    **options: Any,
+    **options: Unpack[FitSettings],
 ) -> NextRuns:
     r"""Choose the runs that make a decision certain for the least compute.
 

@@ -47,7 +47,7 @@ class Threshold(Result):
 
     _picture: ClassVar[str] = "threshold"
 
-    threshold: Any
+    threshold: float | Mapping[str, float]
     joint: float
     by: str
     control: str

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ragscale._typing import HitRateLike
+from ragscale._typing import Curve, HitRateLike
 from ragscale.decisions._allocation import optimal_allocation
 from ragscale.decisions._arguments import counts, refuse
 from ragscale.decisions._surface import surface
 from ragscale.errors import ConfigError
 from ragscale.results import Result
+
+if TYPE_CHECKING:
+    from ragscale.fitting import ManifoldFit
+
 
 _NODES = 2_001
 _BEYOND = 1e3  # how many times larger a store the other retriever may need
@@ -63,10 +67,10 @@ class Worth(Result):
 
 
 def worth_of(
-    curve: Any,
+    curve: Curve | pd.DataFrame,
     *,
-    over: Any,
-    fit: Any,
+    over: Curve | pd.DataFrame,
+    fit: ManifoldFit,
     N: float | None = None,
     D: float | None = None,
     R: ArrayLike | None = None,

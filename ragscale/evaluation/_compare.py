@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from ragscale._typing import RngLike
 from ragscale.errors import ConfigError
@@ -13,7 +12,7 @@ from ragscale.evaluation._metrics import per_question, standard_error
 
 
 def paired_bootstrap(
-    differences: Any, *, n_resamples: int = 2000, confidence_level: float = 0.95, rng: RngLike = None
+    differences: ArrayLike, *, n_resamples: int = 2000, confidence_level: float = 0.95, rng: RngLike = None
 ) -> dict[str, float]:
     """Resample questions and return the mean difference with its interval.
 

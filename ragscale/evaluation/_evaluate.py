@@ -27,6 +27,8 @@ from ragscale.evaluation._tasks import Task
 from ragscale.results import higher_is_better
 
 if TYPE_CHECKING:
+    from ragscale._typing import Tokenizer
+    from ragscale.evaluation._models import ModelLike
     from ragscale.passages import Passage
     from ragscale.retrieval import Retriever
 
@@ -34,7 +36,7 @@ _SCHEMA, _VERSION = "ragscale-evaluation-cell", 1
 
 
 def evaluate(
-    model: Any,
+    model: ModelLike,
     tasks: Task | PreparedPrompts | str | os.PathLike[str] | Iterable[Any],
     *,
     retriever: Retriever | None = None,
@@ -52,7 +54,7 @@ def evaluate(
     coverage: bool = True,
     max_length: int | None = None,
     out: str | os.PathLike[str] | None = None,
-    tokenizer: Any = None,
+    tokenizer: Tokenizer | None = None,
     device: str = "auto",
     precision: str | None = None,
     N: float | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ragscale._extras import require
 from ragscale.errors import ConfigError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from lm_eval.api.model import LM
 
+    from ragscale.evaluation._models import LoadOptions, ModelLike
     from ragscale.retrieval import Retriever
 else:
     LM = require("lm_eval.api.model", "lm-eval").LM
@@ -52,7 +53,7 @@ class HarnessLM(LM):
         As of `load_language_model`: ``tokenizer``, ``device``, ``batch_tokens``, ``max_length``.
     """
 
-    def __init__(self, model: Any, **load: Any) -> None:
+    def __init__(self, model: ModelLike, **load: Unpack[LoadOptions]) -> None:
         super().__init__()
         self.model: LanguageModel = load_language_model(model, **load).model
 
@@ -128,7 +129,7 @@ class RetrievalLM(LM):
 
     def __init__(
         self,
-        lm: Any,
+        lm: LM | ModelLike,
         retriever: Retriever,
         *,
         k: int = 5,

@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from ragscale._extras import from_pretrained, require, without_progress_bars
 from ragscale.errors import ConfigError
 from ragscale.evaluation._language_model import LanguageModel
+
+if TYPE_CHECKING:
+    import torch
+
+    from ragscale._typing import InFolder, Tokenizer
+
 
 _NAN = float("nan")
 
@@ -26,14 +32,29 @@ class LoadedModel:
     seed: int = 0
 
 
+ModelLike: TypeAlias = "LanguageModel | LoadedModel | torch.nn.Module | InFolder | str | os.PathLike[str]"
+"""A language model of ours, a torch module, or where one lies: a checkpoint, a path, a name on the hub."""
+
+
+class LoadOptions(TypedDict, total=False):
+    """The options of `load_language_model`."""
+
+    tokenizer: Tokenizer | None
+    device: str
+    batch_tokens: int | None
+    max_length: int | None
+    dtype: torch.dtype | str | None
+    precision: str | None
+
+
 def load_language_model(
-    model: Any,
+    model: ModelLike,
     *,
-    tokenizer: Any = None,
+    tokenizer: Tokenizer | None = None,
     device: str = "auto",
     batch_tokens: int | None = None,
     max_length: int | None = None,
-    dtype: Any = None,
+    dtype: torch.dtype | str | None = None,
     precision: str | None = None,
 ) -> LoadedModel:
     """Load a checkpoint directory, a Hugging Face name, a model object or a bare module.

@@ -31,6 +31,8 @@ from ragscale.evaluation._scorer import Scorer
 if TYPE_CHECKING:
     import torch
 
+    from ragscale._typing import Tokenizer
+
 _log = logging.getLogger("ragscale.evaluation")
 _PROBES = 4096
 
@@ -69,7 +71,7 @@ class TorchModel(LanguageModel):
     def __init__(
         self,
         module: torch.nn.Module,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         *,
         max_length: int | None = None,
         batch_tokens: int | None = None,
@@ -254,7 +256,7 @@ class TorchModel(LanguageModel):
                 continue
             start += count
 
-    def logits(self, tokens_BL: torch.Tensor, **extra: Any) -> torch.Tensor:
+    def logits(self, tokens_BL: torch.Tensor, **extra: object) -> torch.Tensor:
         """Return the module's logits (B, L, V), whatever it wraps them in."""
         if is_hugging_face(self.module):
             extra = {"use_cache": False, **extra}

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ragscale._typing import RngLike
+from ragscale._typing import Column, RngLike
 from ragscale.errors import ConfigError, IdentifiabilityWarning
 from ragscale.fitting._comparison import Comparison
 from ragscale.fitting._determined import refuse_unseen
@@ -119,7 +119,7 @@ class Bootstrap(Result):
         """Number of replicates."""
         return len(self.objective)
 
-    def predict(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, **columns: Any) -> np.ndarray:
+    def predict(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, **columns: Column) -> np.ndarray:
         """Return the metric under every replicate, (n_resamples, ...) with the broadcast shape of the counts."""
         n, d, r = np.broadcast_arrays(*(np.asarray(count, dtype=float) for count in (N, D, R)))
         refuse_unseen(peek(self.fit, "data"), self.fit.unseen, {"N": n, "D": d})
@@ -277,7 +277,7 @@ def bootstrap(
     fit: ManifoldFit | Comparison | JointFit,
     *,
     n_resamples: int = 1000,
-    by: Any = ("N", "D", "seed"),
+    by: str | Sequence[str] = ("N", "D", "seed"),
     confidence_level: float = 0.95,
     rng: RngLike = None,
 ) -> Bootstrap | JointBootstrap:

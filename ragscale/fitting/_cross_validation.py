@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from ragscale.fitting._conditions import rows_for
 from ragscale.fitting._determined import unseen
 from ragscale.fitting._experiments import clusters
 from ragscale.fitting._fit_table import fit_without
+from ragscale.fitting._options import FitOptions
 from ragscale.fitting._prepare import TABLE_OPTIONS, prepare, read_columns
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.laws._catalogue import make_law
@@ -33,7 +34,7 @@ def cross_validate(
     *,
     leave_out: LeaveOut = "N",
     rng: RngLike = 0,
-    **options: Any,
+    **options: Unpack[FitOptions],
 ) -> CrossValidation:
     """Fit to a part of the table, predict the rest; every fold is fitted anew, exponents included.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,8 @@ from ragscale.errors import ConfigError, RagscaleError
 from ragscale.fitting._conditions import as_hit_rate, measured_curve
 from ragscale.fitting._evidence import evidence
 from ragscale.fitting._fit_table import fit_table
+from ragscale.fitting._joint_fit import JointFit
+from ragscale.fitting._options import FitOptions, Weights
 from ragscale.fitting._prepare import prepare, read_columns
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.laws._catalogue import make_law
@@ -22,6 +24,19 @@ from ragscale.fitting.solver._objective import LossName
 from ragscale.fitting.solver.links import Link
 
 
+@overload
+def fit_manifold(
+    results: ResultsLike, law: str | ScalingLaw = "auto", *, over: None = None, **options: Unpack[FitOptions]
+) -> ManifoldFit: ...
+@overload
+def fit_manifold(
+    results: ResultsLike,
+    law: str | ScalingLaw = "auto",
+    *,
+    over: str,
+    shared: Sequence[str] | None = None,
+    **options: Unpack[FitOptions],
+) -> JointFit: ...
 def fit_manifold(
     results: ResultsLike,
     law: str | ScalingLaw = "auto",
@@ -31,7 +46,7 @@ def fit_manifold(
     R: str = "R",
     value: str = "value",
     link: str | Link = "auto",
-    weights: Any = None,
+    weights: Weights = None,
     delta: float | Literal["auto"] = 1e-3,
     loss: LossName = "huber",
     tau: float = 0.5,
@@ -42,7 +57,7 @@ def fit_manifold(
     hit_rate: HitRateLike = None,
     over: str | None = None,
     shared: Sequence[str] | None = None,
-) -> Any:
+) -> ManifoldFit | JointFit:
     r"""Fit a scaling law L(N, D, R) to a results table, to the global optimum of a stated objective.
 
     .. math:: \min_\theta \sum_i w_i\, \mathrm{Huber}_\delta(\ln \hat y_i(\theta) - \ln y_i)

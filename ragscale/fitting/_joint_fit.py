@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ragscale._files import damaged, read_json, whole_folder, write_json
+from ragscale._typing import Column
 from ragscale.errors import ConfigError
 from ragscale.fitting._own import Own
 from ragscale.fitting._result import ManifoldFit
@@ -86,7 +87,7 @@ class JointFit(Result):
         return pd.DataFrame(rows, columns=[self.over, "name", "value", "note"]).set_index([self.over, "name"])
 
     def predict(
-        self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, *, task: str | None = None, **columns: Any
+        self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, *, task: str | None = None, **columns: Column
     ) -> Any:
         """Predict the metric of one group, or of all: a mapping from group to array without ``task``."""
         if task is not None:
@@ -115,7 +116,7 @@ class JointFit(Result):
         """Return `params` with the group and the name as columns."""
         return self.params.reset_index()
 
-    def to_json(self, path: Any) -> None:
+    def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the fits of all groups to a JSON file."""
         write_json(
             path,
@@ -132,7 +133,7 @@ class JointFit(Result):
         )
 
     @classmethod
-    def from_json(cls, path: Any) -> JointFit:
+    def from_json(cls, path: str | os.PathLike[str]) -> JointFit:
         """Read what `to_json` wrote."""
         value = read_json(path, schema=cls.schema, version=1)
         with damaged(path):
@@ -193,7 +194,7 @@ class JointBootstrap(Result):
         columns = [self.fit.over, "name", "value", "stderr", "low", "high"]
         return pd.DataFrame(rows, columns=columns).set_index([self.fit.over, "name"])
 
-    def predict(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, *, task: str, **columns: Any) -> np.ndarray:
+    def predict(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, *, task: str, **columns: Column) -> np.ndarray:
         """Return the metric of one group under every replicate; see `Bootstrap.predict`."""
         return self[task].predict(N, D, R, **columns)
 

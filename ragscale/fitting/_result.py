@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from ragscale._typing import Column, Curve, Numbers
 from ragscale.errors import ConfigError, ExtrapolationWarning, FitError
 from ragscale.fitting._checkpoint import Checkpoints, checkpoints_of, latent_at_checkpoint
 from ragscale.fitting._comparison import Comparison
@@ -83,7 +84,7 @@ class ManifoldFit(Result):
     selection: Comparison | None = None
     left_out: str = ""
     dropped: tuple[str, ...] = ()
-    hit_rate: Any = None
+    hit_rate: Curve | Numbers | None = None
     evidence: Evidence | None = None
 
     _picture: ClassVar[str] = "parity"
@@ -91,17 +92,17 @@ class ManifoldFit(Result):
 
     # Predictions ---------------------------------------------------------------------------------------------------
 
-    def latent(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, **columns: ArrayLike) -> np.ndarray:
+    def latent(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, **columns: Column) -> np.ndarray:
         """Return the latent loss of the law at counts; the metric itself with the identity link."""
         return self.law.loss(N, D, R, self.theta, **self._with_hit_rate(columns))
 
-    def _with_hit_rate(self, columns: dict[str, Any]) -> dict[str, Any]:
+    def _with_hit_rate(self, columns: Mapping[str, Column]) -> Mapping[str, Column]:
         """Add the measured h(R) where the law reads it and nothing else was given."""
         missing = "hit_rate" in self.law.further_columns and "hit_rate" not in columns
         return {**columns, "hit_rate": self.hit_rate} if missing and self.hit_rate is not None else columns
 
     def predict(
-        self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, *, at_checkpoint: bool = False, **columns: Any
+        self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, *, at_checkpoint: bool = False, **columns: Column
     ) -> np.ndarray:
         """Predict the metric.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from ragscale.fitting._criterion import aicc
 from ragscale.fitting._cross_validation import LeaveOut, prepared, validate, with_link
 from ragscale.fitting._determined import unseen
 from ragscale.fitting._fit_table import fit_table
+from ragscale.fitting._options import FitOptions
 from ragscale.fitting.laws._catalogue import BUILT_IN, make_law
 from ragscale.fitting.laws._law import ScalingLaw
 
@@ -28,7 +29,7 @@ def compare_laws(
     *,
     held_out: bool = True,
     folds: int = 5,
-    **options: Any,
+    **options: Unpack[FitOptions],
 ) -> Comparison:
     """Fit several laws to one table and compare them; laws that cannot be told apart are called tied.
 

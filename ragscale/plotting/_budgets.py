@@ -22,13 +22,13 @@ _INSIDE = 0.03  # of an axis: how far from its edge a marker of "no store" stand
 
 def contours(
     fit: ManifoldFit | Bootstrap,
-    ax: Any = None,
+    ax: Axes | None = None,
     *,
     N: float,
     budgets: Sequence[float] | np.ndarray = (),
     D: tuple[float, float] | None = None,
     R: tuple[float, float] | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> Axes:
     """Plot iso-loss lines over (D, R) for one N, with lines of equal budget D + R and the best split of each budget.
 
@@ -113,7 +113,7 @@ def _best_splits(frame: Frame, fit: Any, N: float, totals: np.ndarray, r_range: 
 
 
 def allocation(
-    fit: ManifoldFit | Bootstrap, ax: Any = None, *, N: ArrayLike, budgets: ArrayLike, **kwargs: Any
+    fit: ManifoldFit | Bootstrap, ax: Axes | None = None, *, N: ArrayLike, budgets: ArrayLike, **kwargs: object
 ) -> Axes:
     """Plot the best share of the store, R / (D + R), against the budget, a curve for each N.
 
@@ -156,7 +156,7 @@ def allocation(
     return frame.ax
 
 
-def exchange(fit: ManifoldFit | Bootstrap, ax: Any = None, *, R: float, **kwargs: Any) -> Axes:
+def exchange(fit: ManifoldFit | Bootstrap, ax: Axes | None = None, *, R: float, **kwargs: object) -> Axes:
     """Plot the exchange rate against D/N: the pretraining tokens that one more store token replaces.
 
     Parameters

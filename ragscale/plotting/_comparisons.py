@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _WORST = 60.0  # differences of the criterion beyond this are drawn at the edge: the weight is 1e-13
 
 
-def comparison(found: Comparison, ax: Any = None, **kwargs: Any) -> Axes:
+def comparison(found: Comparison, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Draw how much worse than the best each law is; filled points are laws that the data cannot tell apart.
 
     Parameters
@@ -61,7 +61,7 @@ def comparison(found: Comparison, ax: Any = None, **kwargs: Any) -> Axes:
     return frame.ax
 
 
-def cross_validation(found: CrossValidation, ax: Any = None, **kwargs: Any) -> Axes:
+def cross_validation(found: CrossValidation, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Draw the error of each fold that was left out as a bar, and its bias as a point.
 
     Parameters
@@ -96,7 +96,7 @@ def cross_validation(found: CrossValidation, ax: Any = None, **kwargs: Any) -> A
     return frame.ax
 
 
-def calibration(found: Calibration, ax: Any = None, **kwargs: Any) -> Axes:
+def calibration(found: Calibration, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Draw the share of larger runs that prediction intervals held, by the rows that the law was fitted to.
 
     Parameters
@@ -129,7 +129,7 @@ def calibration(found: Calibration, ax: Any = None, **kwargs: Any) -> Axes:
     return frame.ax
 
 
-def evidence(found: Evidence, ax: Any = None, **kwargs: Any) -> Axes:
+def evidence(found: Evidence, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Draw the gain by a store within trained models, with its interval, against the store; no law is involved.
 
     Parameters
@@ -162,7 +162,7 @@ def evidence(found: Evidence, ax: Any = None, **kwargs: Any) -> Axes:
     return frame.ax
 
 
-def parameters(boot: Bootstrap | JointBootstrap, ax: Any = None, **kwargs: Any) -> Axes:
+def parameters(boot: Bootstrap | JointBootstrap, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Draw the interval of each parameter in percent of its estimate.
 
     Parameters

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ragscale.decisions import Allocation, FitComparison, NextRuns, Threshold
 
 
-def splits(best: Allocation, ax: Any = None, **kwargs: Any) -> Axes:
+def splits(best: Allocation, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Draw the best store share of each budget, its interval as a bar and near-optimal ranges as a band.
 
     Parameters
@@ -58,7 +58,7 @@ def splits(best: Allocation, ax: Any = None, **kwargs: Any) -> Axes:
     return frame.ax
 
 
-def threshold(found: Threshold, ax: Any = None, **kwargs: Any) -> Axes:
+def threshold(found: Threshold, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Draw the gain with its interval against what the threshold is in, one line per task, and the threshold.
 
     Parameters
@@ -102,7 +102,7 @@ def threshold(found: Threshold, ax: Any = None, **kwargs: Any) -> Axes:
     return frame.ax
 
 
-def compared_fits(found: FitComparison, ax: Any = None, **kwargs: Any) -> Axes:
+def compared_fits(found: FitComparison, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Draw the difference of each pair with its interval against compute, and where they cross.
 
     Parameters
@@ -139,7 +139,7 @@ def compared_fits(found: FitComparison, ax: Any = None, **kwargs: Any) -> Axes:
     return frame.ax
 
 
-def next_runs(found: NextRuns, ax: Any = None, **kwargs: Any) -> Axes:
+def next_runs(found: NextRuns, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Draw the chosen runs over N and D; the numbers say in which order they were chosen.
 
     Parameters

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ragscale.fitting import Bootstrap, JointBootstrap, JointFit, ManifoldFit, Profile
 
 
-def parity(fit: ManifoldFit | Bootstrap | JointFit | JointBootstrap, ax: Any = None, **kwargs: Any) -> Axes:
+def parity(fit: ManifoldFit | Bootstrap | JointFit | JointBootstrap, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Plot fitted against observed values, one colour for each N; the diagonal is a perfect fit.
 
     Parameters
@@ -70,7 +70,7 @@ def _groups(frame: Frame, point: Any) -> Any:
         yield count(size), observed[rows], predicted[rows], colour
 
 
-def residuals(fit: ManifoldFit | Bootstrap, ax: Any = None, *, against: str = "D", **kwargs: Any) -> Axes:
+def residuals(fit: ManifoldFit | Bootstrap, ax: Axes | None = None, *, against: str = "D", **kwargs: object) -> Axes:
     """Plot relative residuals, in percent, against ``"N"``, ``"D"`` or ``"R"``; a trend is what the law misses.
 
     Parameters
@@ -116,12 +116,12 @@ def residuals(fit: ManifoldFit | Bootstrap, ax: Any = None, *, against: str = "D
 
 def slices(
     fit: ManifoldFit | Bootstrap,
-    ax: Any = None,
+    ax: Axes | None = None,
     *,
     along: str = "R",
     tokens_per_parameter: float | None = None,
     confidence_level: float = 0.95,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> Axes:
     """Plot the surface along one axis, a curve for each N, with the measured points and, for a bootstrap, bands.
 
@@ -186,7 +186,7 @@ def slices(
     return ax
 
 
-def profile(profiled: Profile, ax: Any = None, **kwargs: Any) -> Axes:
+def profile(profiled: Profile, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Plot a profile: the best objective for given values of one parameter, with its interval.
 
     Parameters

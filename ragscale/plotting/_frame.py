@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ragscale._extras import require
 from ragscale.results._metric_words import metric_words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LABELS = {
     "N": "model size N (parameters)",
@@ -35,16 +39,14 @@ class Frame:
     ax : matplotlib Axes, optional
     """
 
-    def __init__(self, ax: Any = None) -> None:
+    def __init__(self, ax: Axes | None = None) -> None:
         self.own = ax is None
-        if ax is None:
-            ax = require("matplotlib.pyplot", "plot").subplots(layout="constrained")[1]
-        self.ax: Any = ax
-        self.ink = ax.xaxis.label.get_color()
-        self.background: Background = background(ax)
+        self.ax: Axes = require("matplotlib.pyplot", "plot").subplots(layout="constrained")[1] if ax is None else ax
+        self.ink = self.ax.xaxis.label.get_color()
+        self.background: Background = background(self.ax)
         self.muted = {"light": "0.4", "dark": "0.65", "any": "0.5"}[self.background]
 
-    def colours(self, sizes: Any) -> list[tuple[float, Any]]:
+    def colours(self, sizes: ArrayLike) -> list[tuple[float, Any]]:
         """Pair every distinct size with a colour that can be seen on these axes."""
         return size_colours(sizes, background=self.background)
 
@@ -70,7 +72,7 @@ class Frame:
         if title:
             self.ax.set_title(title)
 
-    def counts(self, axis: str, values: Any) -> None:
+    def counts(self, axis: str, values: ArrayLike) -> None:
         """Make an axis logarithmic, written 30M, with room for zero where some value is zero."""
         which = self.ax.xaxis if axis == "x" else self.ax.yaxis
         scale, limits = (
@@ -115,7 +117,7 @@ class Frame:
             **{"title": title or None, "fontsize": "small", "title_fontsize": "small", **place, **columns, **options},
         )
 
-    def empty(self, why: str) -> Any:
+    def empty(self, why: str) -> Axes:
         """Say in the middle of the axes why nothing is drawn, and return them."""
         self.ax.text(0.5, 0.5, why, transform=self.ax.transAxes, ha="center", va="center", wrap=True, color=self.muted)
         self.ax.set(xticks=[], yticks=[])
@@ -125,7 +127,7 @@ class Frame:
 _ENDS: dict[str, tuple[float, float]] = {"light": (0.0, 0.85), "dark": (0.35, 1.0), "any": (0.32, 0.82)}
 
 
-def background(ax: Any) -> Background:
+def background(ax: Axes) -> Background:
     """Say what axes are drawn on; "any" where they are seen through, as on a page that follows the reader's setting."""
     return _background(ax.get_facecolor(), ax.figure.get_facecolor())
 
@@ -139,13 +141,13 @@ def _background(axes: Any, figure: Any) -> Background:
     return "dark" if float(np.dot(colour[:3], (0.299, 0.587, 0.114))) < 0.5 else "light"
 
 
-def style(kwargs: dict[str, Any], **defaults: Any) -> dict[str, Any]:
+def style(kwargs: Mapping[str, object], **defaults: Any) -> dict[str, Any]:
     """Return the keywords of a line, those that were given in place of the defaults; short names (lw, ms) are known."""
     cbook, lines = require("matplotlib.cbook", "plot"), require("matplotlib.lines", "plot")
     return {**defaults, **cbook.normalize_kwargs(kwargs, lines.Line2D)}
 
 
-def size_colours(sizes: Any, *, background: Background | None = None) -> list[tuple[float, Any]]:
+def size_colours(sizes: ArrayLike, *, background: Background | None = None) -> list[tuple[float, Any]]:
     """Pair every distinct size, ascending, with a colour of the colour map in ``rcParams``.
 
     The map is cut where its colours would be lost: its light end on a light background, its dark end on a dark one.
@@ -196,7 +198,7 @@ def metric_label(table: Any) -> str:
     return metric_words(str(names[0])) if len(names) == 1 else "loss"
 
 
-def from_zero(values: Any) -> np.ndarray:
+def from_zero(values: ArrayLike) -> np.ndarray:
     """Return 0 and then a log grid over the positive values."""
     found = np.asarray(values, dtype=float)
     positive = found[found > 0]

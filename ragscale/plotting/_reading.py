@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError
 from ragscale.plotting._frame import Frame, count, style
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ragscale.results import HitRateCurve
 
 
-def plot_hit_rate(curve: HitRateCurve, ax: Any = None, *, draws: int = 100, **kwargs: Any) -> Axes:
+def plot_hit_rate(curve: HitRateCurve, ax: Axes | None = None, *, draws: int = 100, **kwargs: object) -> Axes:
     """Plot h(R) with the rates that were measured, and the band of its draws.
 
     Parameters
@@ -55,7 +56,9 @@ def plot_hit_rate(curve: HitRateCurve, ax: Any = None, *, draws: int = 100, **kw
     return ax
 
 
-def reading(fit: ManifoldFit, ax: Any = None, *, N: Any = None, R: Any = None, **kwargs: Any) -> Axes:
+def reading(
+    fit: ManifoldFit, ax: Axes | None = None, *, N: ArrayLike | None = None, R: float | None = None, **kwargs: object
+) -> Axes:
     """Plot the gain of a store, and of gold passages, over D: where models begin to read.
 
     Parameters

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,10 +17,20 @@ if TYPE_CHECKING:
     from ragscale.decisions import Estimate, Knee, Substitution, Worth
     from ragscale.evaluation import Evaluation
 
+
+class Planned(Protocol):
+    """What `costs` reads of a `ragscale.study.StudyPlan`."""
+
+    @property
+    def stages(self) -> pd.DataFrame: ...
+    @property
+    def device(self) -> str: ...
+
+
 _CONDITIONS = ("closed-book", "random", "retrieved", "oracle")
 
 
-def estimate(found: Estimate, ax: Any = None, **kwargs: Any) -> Axes:
+def estimate(found: Estimate, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Draw a decision in numbers with its intervals, against the argument that varies most.
 
     Parameters
@@ -43,7 +54,7 @@ def estimate(found: Estimate, ax: Any = None, **kwargs: Any) -> Axes:
     return _against_arguments(Frame(ax), found.to_frame(), list(found.at), found.name, kwargs)
 
 
-def knee(found: Knee, ax: Any = None, **kwargs: Any) -> Axes:
+def knee(found: Knee, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Draw the knee in D with its interval against N or R; hollow where it lies beyond what was looked at.
 
     Parameters
@@ -80,7 +91,7 @@ def _varying(table: Any, names: list[str]) -> str:
     return max(names, key=lambda name: table[name].nunique()) if names else ""
 
 
-def _against_arguments(frame: Frame, table: Any, names: list[str], value: str, kwargs: dict[str, Any]) -> Any:
+def _against_arguments(frame: Frame, table: Any, names: list[str], value: str, kwargs: Mapping[str, object]) -> Any:
     along = _varying(table, names)
     others = [name for name in names if name != along and table[name].nunique() > 1]
     if not along:
@@ -104,7 +115,7 @@ def _against_arguments(frame: Frame, table: Any, names: list[str], value: str, k
     return frame.ax
 
 
-def substitutions(found: Substitution, ax: Any = None, **kwargs: Any) -> Axes:
+def substitutions(found: Substitution, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Draw how many pretraining tokens a store token was worth in each cell, against D/N, one colour for each N.
 
     Parameters
@@ -144,7 +155,7 @@ def substitutions(found: Substitution, ax: Any = None, **kwargs: Any) -> Axes:
     return frame.ax
 
 
-def worth(found: Worth, ax: Any = None, **kwargs: Any) -> Axes:
+def worth(found: Worth, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Draw the metric with each of two retrievers against the store.
 
     Parameters
@@ -177,7 +188,7 @@ def worth(found: Worth, ax: Any = None, **kwargs: Any) -> Axes:
     return frame.ax
 
 
-def evaluation(found: Evaluation, ax: Any = None, *, metric: str | None = None, **kwargs: Any) -> Axes:
+def evaluation(found: Evaluation, ax: Axes | None = None, *, metric: str | None = None, **kwargs: object) -> Axes:
     """Draw a metric of each task under every condition, with its standard error.
 
     Parameters
@@ -238,7 +249,7 @@ def _kinds(table: pd.DataFrame) -> list[tuple[str, Any]]:
     return [(name, groups.get_group(key)) for name, key in zip(names, keys, strict=True)]
 
 
-def costs(plan: Any, ax: Any = None, **kwargs: Any) -> Axes:
+def costs(plan: Planned, ax: Axes | None = None, **kwargs: object) -> Axes:
     """Draw the hours of devices and of processors that each stage of a plan takes.
 
     Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,9 @@ _PRETRAINING, _STORE, _UNUSED, _VALIDATION, _SHARED = "#3b6ea8", "#d9822b", (0.5
 _MOST_DOCUMENTS = 400
 
 
-def split_layout(split: Split, cells: Sequence[tuple[int, int]] | None = None, ax: Any = None, **kwargs: Any) -> Axes:
+def split_layout(
+    split: Split, cells: Sequence[tuple[int, int]] | None = None, ax: Axes | None = None, **kwargs: object
+) -> Axes:
     """Plot the permutation of a split and below it what each cell (D, R) reads: D from the left, R from the right.
 
     Parameters

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from ragscale.training import Checkpoint
 
 
-def loss_curves(run: Any, ax: Any = None, *, smooth: int = 5, **kwargs: Any) -> Axes:
+def loss_curves(
+    run: str | os.PathLike[str] | pd.DataFrame, ax: Axes | None = None, *, smooth: int = 5, **kwargs: object
+) -> Axes:
     """Plot the training loss of a run: the trunk at constant rate, and every branch as it decays.
 
     Parameters
@@ -67,7 +69,7 @@ def loss_curves(run: Any, ax: Any = None, *, smooth: int = 5, **kwargs: Any) -> 
     return ax
 
 
-def ladder(checkpoints: pd.DataFrame | Iterable[Checkpoint], ax: Any = None, **kwargs: Any) -> Axes:
+def ladder(checkpoints: pd.DataFrame | Iterable[Checkpoint], ax: Axes | None = None, **kwargs: object) -> Axes:
     """Plot the validation loss of several models against D, one line per model.
 
     Parameters

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.special import gammaincinv
 
-from ragscale._typing import RngLike
+from ragscale._typing import Index, RngLike
 from ragscale.errors import ConfigError, ResultsError
 from ragscale.results._hit_rate_shapes import Hill, Monotone, Shape, fit_hill, isotonic
 from ragscale.results._result import Result, decode, encode
@@ -85,11 +86,11 @@ class HitRateCurve(Result):
             return Hill(self.R, np.array([self.hill]))
         return Monotone(self.R, isotonic(self.observed[None], _weights(self.n_questions)))
 
-    def __call__(self, R: Any) -> np.ndarray:
+    def __call__(self, R: ArrayLike) -> np.ndarray:
         """Return the hit rate of stores of R tokens."""
         return self._shape().value(np.asarray(R, dtype=np.float64), np.zeros(1, dtype=int).reshape(()))
 
-    def derivative(self, R: Any) -> np.ndarray:
+    def derivative(self, R: ArrayLike) -> np.ndarray:
         """Return dh/dR, per token."""
         return self._shape().slope(np.asarray(R, dtype=np.float64), np.zeros(1, dtype=int).reshape(()))
 
@@ -169,14 +170,14 @@ class HitRateDraws:
     def __init__(self, shape: Shape, rows: np.ndarray) -> None:
         self.shape, self.rows = shape, rows
 
-    def __call__(self, R: Any) -> np.ndarray:
+    def __call__(self, R: ArrayLike) -> np.ndarray:
         return self.shape.value(np.asarray(R, dtype=np.float64), self.rows)
 
-    def derivative(self, R: Any) -> np.ndarray:
+    def derivative(self, R: ArrayLike) -> np.ndarray:
         """Return dh/dR of each replicate."""
         return self.shape.slope(np.asarray(R, dtype=np.float64), self.rows)
 
-    def __getitem__(self, index: Any) -> HitRateDraws:
+    def __getitem__(self, index: Index) -> HitRateDraws:
         return HitRateDraws(self.shape, np.asarray(self.rows[index]))
 
     def __len__(self) -> int:
@@ -203,12 +204,21 @@ def _weights(n_questions: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(n_questions), n_questions, 1.0)
 
 
+class Evaluated(Protocol):
+    """What `hit_rate_curve` reads of an `Evaluation`."""
+
+    @property
+    def results(self) -> pd.DataFrame: ...
+    @property
+    def samples(self) -> pd.DataFrame: ...
+
+
 def hit_rate_curve(
-    source: Any,
+    source: pd.DataFrame | Mapping[Any, Any] | Evaluated,
     *,
-    samples: Any = None,
+    samples: pd.DataFrame | None = None,
     task: str | None = None,
-    n_questions: Any = None,
+    n_questions: ArrayLike | None = None,
     kind: Literal["auto", "monotone", "hill"] = "auto",
 ) -> HitRateCurve:
     """Return h(R), the share of questions whose answer stands in the passages shown, from what was measured.

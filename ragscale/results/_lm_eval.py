@@ -17,7 +17,7 @@ from ragscale.results._table import validate
 
 
 def read_lm_eval(
-    path: str | os.PathLike[str], *, N: float, D: float, R: float, groups: bool = False, **columns: Any
+    path: str | os.PathLike[str], *, N: float, D: float, R: float, groups: bool = False, **columns: object
 ) -> pd.DataFrame:
     """Read what ``lm_eval --output_path`` wrote for one model and one store.
 

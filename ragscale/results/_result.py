@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ import pandas as pd
 from ragscale._extras import call_plotting
 from ragscale._files import read_json, write_json
 from ragscale.errors import CheckpointError, ConfigError, ResultsError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _REPR_CHARACTERS = 400
 _VERSION = 1
@@ -124,7 +127,7 @@ class Result:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ResultsError(f"{os.fspath(path)}: the {cls.__name__} in it is damaged ({error})") from error
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> Any:
+    def plot(self, ax: Axes | None = None, **kwargs: object) -> Axes:
         """Draw the result on matplotlib axes, new ones if none are given, and return them.
 
         Raises

@@ -24,7 +24,7 @@ def select(
     metric: str | None = None,
     task: str | None = None,
     conditions: Sequence[str] | None = (_CLOSED, _RETRIEVED),
-    **where: Any,
+    **where: object,
 ) -> pd.DataFrame:
     """Return the rows of one metric and task, of the conditions that a law in (N, D, R) describes.
 

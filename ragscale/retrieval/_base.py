@@ -360,7 +360,9 @@ class Retriever(Sealed, ABC):
         write_json(folder / _DESCRIPTION, description, schema=_SCHEMA, version=_VERSION)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, passages: Iterable[Passage] | None = None, **arguments: Any) -> Self:
+    def load(
+        cls, path: str | os.PathLike[str], *, passages: Iterable[Passage] | None = None, **arguments: object
+    ) -> Self:
         """Read a retriever that `save` wrote.
 
         Parameters

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ragscale._counts import as_counts, whole_or_zero
 from ragscale._files import atomic_write, read_json, write_json
@@ -116,7 +116,7 @@ class DenseRetriever(Retriever):
         depth: int | None = 100,
         n_probe: int = 32,
         ef_search: int = 128,
-        train: Any = None,
+        train: str | Sequence[str] | Sequence[Passage] | np.ndarray | None = None,
         train_size: int | None = None,
         increments: Sequence[int] = (),
         cache: str | os.PathLike[str] | None = None,
@@ -259,7 +259,9 @@ class DenseRetriever(Retriever):
             self._measure(vectors[: self.recall_queries], new, "queries of the first search", 10)
         return answers
 
-    def search_vectors(self, vectors: Any, k: int = 10, *, n_passages: Sequence[int] | None = None) -> list[Answer]:
+    def search_vectors(
+        self, vectors: ArrayLike, k: int = 10, *, n_passages: Sequence[int] | None = None
+    ) -> list[Answer]:
         """Search with vectors instead of texts, shape (n_queries, dim); one (rows, scores) per store.
 
         Parameters

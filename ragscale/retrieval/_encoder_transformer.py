@@ -28,6 +28,8 @@ from ragscale.retrieval._encoder import Encoder, Kind, Truncation, Vectors, unit
 if TYPE_CHECKING:
     import torch
 
+    from ragscale._typing import InFolder, Tokenizer
+
 Pooling = Literal["mean", "cls", "last"]
 
 _LENGTH_STEP = 8
@@ -198,9 +200,9 @@ class TransformerEncoder(_TokenEncoder):
 
     def __init__(
         self,
-        model: Any,
+        model: str | os.PathLike[str] | torch.nn.Module,
         *,
-        tokenizer: Any = None,
+        tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
         pooling: Pooling = "mean",
         query_prompt: str = "",
         passage_prompt: str = "",
@@ -282,7 +284,7 @@ class CheckpointEncoder(TransformerEncoder):
 
     def __init__(
         self,
-        checkpoint: Any,
+        checkpoint: str | os.PathLike[str] | InFolder,
         *,
         pooling: Pooling = "mean",
         layer: int = -1,
@@ -325,7 +327,7 @@ class SentenceTransformerEncoder(_TokenEncoder):
 
     def __init__(
         self,
-        model: Any,
+        model: str | os.PathLike[str] | torch.nn.Module,
         *,
         query_prompt: str | None = None,
         passage_prompt: str | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -80,6 +80,15 @@ class AuditReport(Result):
 
 
 @renamed("seed", "rng")
+class AuditOptions(TypedDict, total=False):
+    """The options of `audit`."""
+
+    D: int | None
+    measure: bool
+    sample: int
+    rng: RngLike
+
+
 def audit(
     split: Split, *, D: int | None = None, measure: bool = True, sample: int = 1000, rng: RngLike = 0
 ) -> AuditReport:

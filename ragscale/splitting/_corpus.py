@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
 
 from ragscale._counts import whole_or_same
 from ragscale._files import (
@@ -38,21 +38,43 @@ from ragscale.splitting._tokenizers import as_split_tokenizer
 from ragscale.splitting._units import UnitTask, make_unit, plan_units
 from ragscale.splitting._workers import WorkerPool
 
+if TYPE_CHECKING:
+    from ragscale.splitting._decontamination import Questions
+    from ragscale.splitting._sources import Documents
+    from ragscale.splitting._tokenizers import TokenizerSource
+
+
 LAYOUT = 1
 _FACTS = {"documents": int, "bytes": int, "rejects": dict, "digest": str}
 
 
 @renamed("passage_size", "passage_tokens")
+class SplitSettings(TypedDict, total=False):
+    """What a split depends on, see `split_corpus`."""
+
+    tokenizer: Required[TokenizerSource]
+    max_tokens: int | None
+    validation_tokens: int
+    seed: int
+    deduplicate: Literal["exact", "minhash"] | None
+    decontaminate: Decontamination | Questions | None
+    passage_tokens: int
+    passage_overlap: int
+    max_rejected: float
+    eos_token: str | None
+    minhash_threshold: float
+
+
 def split_corpus(
-    documents: Any,
+    documents: Documents,
     out: str | os.PathLike[str],
     *,
-    tokenizer: Any,
+    tokenizer: TokenizerSource,
     max_tokens: int | None = None,
     validation_tokens: int = 0,
     seed: int = 0,
     deduplicate: Literal["exact", "minhash"] | None = "exact",
-    decontaminate: Any = (),
+    decontaminate: Decontamination | Questions | None = (),
     n_workers: int = 1,
     passage_tokens: int = 256,
     passage_overlap: int = 0,
@@ -187,12 +209,12 @@ class SplitJob:
         cls,
         out: str | os.PathLike[str],
         *,
-        tokenizer: Any,
+        tokenizer: TokenizerSource,
         max_tokens: int | None = None,
         validation_tokens: int = 0,
         seed: int = 0,
         deduplicate: str | None = "exact",
-        decontaminate: Any = (),
+        decontaminate: Decontamination | Questions | None = (),
         passage_tokens: int = 256,
         passage_overlap: int = 0,
         max_rejected: float = 0.01,

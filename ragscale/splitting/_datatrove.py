@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ragscale._extras import require
 from ragscale.passages import Document
@@ -21,6 +21,8 @@ from ragscale.splitting._units import make_unit
 
 if TYPE_CHECKING:
     from datatrove.pipeline.base import PipelineStep
+
+    from ragscale.splitting._corpus import SplitSettings
 else:
     PipelineStep = require("datatrove.pipeline.base", "datatrove").PipelineStep
 
@@ -44,7 +46,7 @@ class Stage:
     parallel: bool
 
 
-def datatrove_stages(reader: Any, out: str | os.PathLike[str], **settings: Any) -> list[Stage]:
+def datatrove_stages(reader: object, out: str | os.PathLike[str], **settings: Unpack[SplitSettings]) -> list[Stage]:
     """Return the stages of a split as datatrove pipelines; ``out`` must be a folder that every task can reach.
 
     Parameters
@@ -79,13 +81,13 @@ def datatrove_stages(reader: Any, out: str | os.PathLike[str], **settings: Any) 
 
 
 def split_with_datatrove(
-    reader: Any,
+    reader: object,
     out: str | os.PathLike[str],
     *,
     tasks: int = 1,
     n_workers: int = 1,
     executor: Callable[..., Any] | None = None,
-    **settings: Any,
+    **settings: Unpack[SplitSettings],
 ) -> Split:
     """Split a corpus through datatrove and wait for it; the same bytes as `split_corpus` on the same documents.
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,21 @@ def words(text: str) -> list[str]:
     Characters of scripts without spaces (Chinese, Japanese, Thai, ...) are words of their own.
     """
     return _WORD.findall(spaced(text.lower()))
+
+
+class HasExamples(Protocol):
+    """An evaluation task, as far as decontamination goes."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def examples(self) -> Iterable[Any]: ...
+
+
+Questions: TypeAlias = (
+    "Mapping[str, Iterable[Any]] | str | os.PathLike[str] | Iterable[str | os.PathLike[str] | HasExamples]"
+)
+"""Questions by task, files of them, or tasks."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +66,7 @@ class Decontamination:
     T. Brown et al., Language Models are Few-Shot Learners, 2020, appendix C. arXiv:2005.14165.
     """
 
-    tasks: Any
+    tasks: Questions
     n: int = 13
     action: Literal["drop", "flag"] = "drop"
 
@@ -83,7 +98,7 @@ class Decontamination:
         return tasks
 
 
-def as_decontamination(decontaminate: Any) -> Decontamination | None:
+def as_decontamination(decontaminate: Decontamination | Questions | None) -> Decontamination | None:
     """Return the settings, or None when there is nothing to look for."""
     if isinstance(decontaminate, Decontamination):
         return decontaminate

@@ -8,13 +8,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ragscale._extras import load_dataset, require
 from ragscale._files import damaged
 from ragscale.errors import ConfigError, SplitError
 from ragscale.passages import Document
 from ragscale.splitting._opening import MAX_LINE_BYTES, LineTooLong, open_binary, read_lines
+
+if TYPE_CHECKING:
+    from ragscale.splitting._tokenizers import TokenizerSource
+
 
 _WRAP = {
     str: '; wrap each text, ragscale.Document("its id", text)',
@@ -133,7 +137,7 @@ def read_text(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) 
 
 
 def read_huggingface(
-    dataset: Any,
+    dataset: str | os.PathLike[str] | Iterable[Any],
     *,
     name: str | None = None,
     split: str = "train",
@@ -147,7 +151,10 @@ def read_huggingface(
 
 
 def read_datatrove_tokens(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], tokenizer: Any, *, token_size: int | None = None
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    tokenizer: TokenizerSource,
+    *,
+    token_size: int | None = None,
 ) -> Source:
     """Read token shards that datatrove's ``DocumentTokenizer`` wrote (``.ds`` with ``.ds.index``).
 
@@ -160,7 +167,13 @@ def read_datatrove_tokens(
     return Source(_files(paths, (".ds",)), _read_datatrove, options)
 
 
-def as_source(documents: Any) -> Source | Iterable[Any]:
+Documents: TypeAlias = (
+    "Source | str | os.PathLike[str] | Iterable[Document | str | os.PathLike[str] | tuple[int, Document | Reject]]"
+)
+"""A source, paths of files, or documents."""
+
+
+def as_source(documents: Documents) -> Source | Iterable[Any]:
     """Take a source, paths of files, or any iterable of documents."""
     if isinstance(documents, str | os.PathLike):
         documents = [documents]

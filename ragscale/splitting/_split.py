@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,8 @@ from ragscale.splitting._tokenizers import SplitTokenizer, to_hugging_face
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from ragscale.splitting._audit import AuditReport
+    from ragscale.splitting._audit import AuditOptions, AuditReport
+    from ragscale.splitting._tokenizers import TokenizerSource
 
 
 _FIELDS = {
@@ -134,7 +135,7 @@ class Split:
         """Identifies the tokenizer, whatever form it comes in; see `check_tokenizer`."""
         return self.manifest["tokenizer"]["digest"]
 
-    def check_tokenizer(self, tokenizer: Any) -> None:
+    def check_tokenizer(self, tokenizer: TokenizerSource) -> None:
         """Raise a SplitError unless ``tokenizer`` is the one that made this split."""
         from ragscale.splitting._tokenizers import as_split_tokenizer
 
@@ -307,7 +308,7 @@ class Split:
         rows = self._rows_of("contaminated.jsonl.zst")
         return pd.DataFrame(list(rows), columns=["id", "task", "questions"])
 
-    def audit(self, **options: Any) -> AuditReport:
+    def audit(self, **options: Unpack[AuditOptions]) -> AuditReport:
         """Read everything again and prove what the manifest says; see `ragscale.splitting.audit`."""
         from ragscale.splitting._audit import audit
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ragscale._counts import as_count
 from ragscale._extras import from_pretrained, require
@@ -19,6 +19,8 @@ from ragscale.passages import Document
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+    from ragscale._typing import Tokenizer
 
 END_OF_TEXT = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|eot_id|>", "[SEP]")
 
@@ -71,7 +73,11 @@ class SplitTokenizer:
             return cls((directory / "tokenizer.json").read_text(encoding="utf-8"), settings["eos_token"])
 
 
-def as_split_tokenizer(tokenizer: Any, eos_token: str | None = None) -> SplitTokenizer:
+TokenizerSource: TypeAlias = "str | os.PathLike[str] | Tokenizer | SplitTokenizer"
+"""A name on the hub, a path, a Hugging Face or a ``tokenizers`` object."""
+
+
+def as_split_tokenizer(tokenizer: TokenizerSource, eos_token: str | None = None) -> SplitTokenizer:
     """Take a tokenizer in any form: a name on the hub, a path, a Hugging Face or a ``tokenizers`` object.
 
     Raises

@@ -245,7 +245,7 @@ class StudyConfig:
             raise ConfigError(f"StudyConfig needs {', '.join(missing)}")
         return cls(**value)
 
-    def replace(self, **changes: Any) -> StudyConfig:
+    def replace(self, **changes: object) -> StudyConfig:
         """Return a copy with some fields changed."""
         return StudyConfig.from_dict({**{item.name: getattr(self, item.name) for item in fields(self)}, **changes})
 

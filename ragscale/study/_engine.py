@@ -27,7 +27,7 @@ class Future(Protocol):
 class Executor(Protocol):
     """Anything with ``submit(function, *arguments)``."""
 
-    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future: ...
+    def submit(self, function: Callable[..., Any], /, *arguments: object) -> Future: ...
 
 
 class Schedule:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -44,7 +44,7 @@ class Grid:
         object.__setattr__(self, "values", values)
 
     @classmethod
-    def of(cls, value: Any, name: str) -> Grid:
+    def of(cls, value: Grid | Mapping[str, Any] | Iterable[float] | float, name: str) -> Grid:
         """Return a grid from a grid, its dictionary, numbers or one number."""
         if isinstance(value, Grid):
             return value

@@ -36,7 +36,7 @@ class StudyModel:
     training: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
-    def of(cls, given: Any) -> StudyModel:
+    def of(cls, given: StudyModel | ModelConfig | str | Mapping[str, Any]) -> StudyModel:
         """Return the model that a configuration names.
 
         Raises

@@ -9,12 +9,13 @@ import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pandas as pd
 
 from ragscale import results as results_table
 from ragscale._extras import require
+from ragscale._typing import RngLike
 from ragscale.errors import RagscaleError, RagscaleWarning, ResultsError
 from ragscale.fitting import bootstrap, fit_manifold
 from ragscale.results._metric_words import metric_words
@@ -33,10 +34,23 @@ from ragscale.study._report_surface import (
 from ragscale.study._variants import chosen_way, one_way
 
 if TYPE_CHECKING:
+    from ragscale.fitting.laws._law import ScalingLaw
     from ragscale.study._study import Study
 
 _PACKAGES = ("ragscale", "torch", "transformers", "tokenizers", "bm25s", "numpy", "scipy", "pandas")
 _LOG = logging.getLogger("ragscale")
+
+
+class ReportOptions(TypedDict, total=False):
+    """The options of `write_report`."""
+
+    metric: str
+    task: str | None
+    law: str | ScalingLaw
+    store_source: str | None
+    k: int | None
+    n_resamples: int
+    rng: RngLike
 
 
 def write_report(
@@ -45,11 +59,11 @@ def write_report(
     *,
     metric: str = "nll_per_token",
     task: str | None = None,
-    law: Any = "auto",
+    law: str | ScalingLaw = "auto",
     store_source: str | None = None,
     k: int | None = None,
     n_resamples: int = 300,
-    rng: Any = 0,
+    rng: RngLike = 0,
 ) -> Path:
     """Write the report of a study as one self-contained HTML page, or as Markdown for ``.md``.
 
@@ -136,7 +150,7 @@ def answer_of(
     store_source: str | None = None,
     k: int | None = None,
     n_resamples: int = 300,
-    rng: Any = 0,
+    rng: RngLike = 0,
 ) -> str:
     """Return the answer of the report in sentences, from the same fit."""
     results: Frame = study.results()

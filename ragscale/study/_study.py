@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -38,6 +38,9 @@ from ragscale.training import Device
 
 if TYPE_CHECKING:
     from ragscale.fitting import ManifoldFit
+    from ragscale.fitting._options import FitOptions
+    from ragscale.fitting.laws._law import ScalingLaw
+    from ragscale.study._report import ReportOptions
 
 _ORDER = ["task", "metric", "condition", "N", "D", "R", "store_source", "k", "seed"]
 
@@ -414,10 +417,10 @@ class Study:
         *,
         metric: str = "nll_per_token",
         task: str | None = None,
-        law: Any = "auto",
+        law: str | ScalingLaw = "auto",
         store_source: str | None = None,
         k: int | None = None,
-        **options: Any,
+        **options: Unpack[FitOptions],
     ) -> ManifoldFit:
         """Fit L(N, D, R) to the closed-book and retrieved cells of one metric.
 
@@ -490,7 +493,7 @@ class Study:
 
         return answer_of(self, metric=metric, task=task, store_source=store_source, k=k)
 
-    def report(self, path: str | os.PathLike[str], **options: Any) -> Path:
+    def report(self, path: str | os.PathLike[str], **options: Unpack[ReportOptions]) -> Path:
         """Write the report: one self-contained HTML page, or Markdown with pictures beside it for ``.md``.
 
         See `ragscale.study.write_report` for the options.

@@ -54,7 +54,7 @@ class Processes:
         self.n, self.gpus = n, gpus
         self._pool: concurrent.futures.ProcessPoolExecutor | None = None
 
-    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> concurrent.futures.Future[Any]:
+    def submit(self, function: Callable[..., Any], /, *arguments: object) -> concurrent.futures.Future[Any]:
         """Run ``function(*arguments)`` in one of the processes."""
         try:
             return self._submit(function, arguments)
@@ -115,7 +115,7 @@ def slurm(
     device: str | None = None,
     cluster: str | None = None,
     gpu_parameters: dict[str, Any] | None = None,
-    **parameters: Any,
+    **parameters: object,
 ) -> Slurm:
     """Return an executor that submits jobs to Slurm through submitit.
 
@@ -159,7 +159,7 @@ class Slurm:
         """Return an executor for jobs that need this."""
         return _SlurmQueue(self, needs)
 
-    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
+    def submit(self, function: Callable[..., Any], /, *arguments: object) -> Any:
         """Submit a job with the needs of a small one."""
         return self.with_needs(Needs()).submit(function, *arguments)
 
@@ -196,11 +196,11 @@ class _SlurmQueue:
     def __init__(self, slurm: Slurm, needs: Needs) -> None:
         self._slurm, self._needs = slurm, needs
 
-    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
+    def submit(self, function: Callable[..., Any], /, *arguments: object) -> Any:
         return self._slurm._start(self._needs, function, arguments)
 
 
-def dask(address: str | None = None, **options: Any) -> Dask:
+def dask(address: str | None = None, **options: object) -> Dask:
     """Return an executor on a Dask cluster.
 
     Parameters
@@ -222,7 +222,7 @@ class Dask:
         self._cluster: Any = None
         self._executor: Any = None
 
-    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
+    def submit(self, function: Callable[..., Any], /, *arguments: object) -> Any:
         """Run ``function(*arguments)`` on a worker."""
         if self._executor is None:
             distributed = require("distributed", "dask")
@@ -245,7 +245,7 @@ class Dask:
         self._client = self._cluster = self._executor = None
 
 
-def ray(address: str | None = None, **options: Any) -> Ray:
+def ray(address: str | None = None, **options: object) -> Ray:
     """Return an executor on Ray.
 
     Parameters
@@ -272,7 +272,7 @@ class Ray:
         """Return an executor for jobs that need this."""
         return _RayQueue(self, needs)
 
-    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
+    def submit(self, function: Callable[..., Any], /, *arguments: object) -> Any:
         """Run ``function(*arguments)`` on one CPU."""
         return self.with_needs(Needs()).submit(function, *arguments)
 
@@ -300,7 +300,7 @@ class _RayQueue:
     def __init__(self, ray: Ray, needs: Needs) -> None:
         self._owner, self._needs = ray, needs
 
-    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
+    def submit(self, function: Callable[..., Any], /, *arguments: object) -> Any:
         return self._owner._start(self._needs, function, arguments)
 
 

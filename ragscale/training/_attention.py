@@ -9,7 +9,7 @@ B batch, H heads, T tokens, K width of a head.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn import functional as F
@@ -17,7 +17,13 @@ from torch.nn import functional as F
 NAME = "ragscale"
 
 
-def use_ragscale_attention(model: Any) -> None:
+class TransformersModel(Protocol):
+    """A model of transformers, as far as `use_ragscale_attention` goes."""
+
+    def set_attn_implementation(self, name: Any, /) -> None: ...
+
+
+def use_ragscale_attention(model: TransformersModel) -> None:
     """Make a transformers model attend through ragscale's function: causal, with no mask in memory.
 
     For training on packed tokens only. A padding mask is refused rather than ignored.

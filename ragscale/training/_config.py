@@ -254,7 +254,7 @@ class TrainConfig:
             )
 
     @classmethod
-    def paper(cls, **changes: Any) -> TrainConfig:
+    def paper(cls, **changes: object) -> TrainConfig:
         """Return how the paper trained (arXiv 2604.00715 and its code).
 
         One rate and one batch for every size, WSD-S with cosine decay of each segment's last tenth to 20%, warm-up of
@@ -275,14 +275,15 @@ class TrainConfig:
             "seed": 42,
             "allow_short_runs": True,
         }
-        return cls(**{**values, **changes})
+        values.update(changes)
+        return cls(**values)
 
     @property
     def window_share(self) -> float:
         """Size of the shuffle's windows as a share of their place: at most half of what decays."""
         return min(0.05, self.decay_fraction / 2) if self.shuffle and self.schedule != "wsd-s" else 0.0
 
-    def replace(self, **changes: Any) -> TrainConfig:
+    def replace(self, **changes: object) -> TrainConfig:
         """Return a copy with some fields changed."""
         return replace(self, **changes)
 

@@ -11,9 +11,10 @@ import hashlib
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError
 from ragscale.training._windows import shuffled_block
@@ -34,6 +35,10 @@ class SplitLike(Protocol):
     def pretraining(self, D: int) -> Any: ...
 
 
+TokenData: TypeAlias = "SplitLike | ArrayLike"
+"""A split, or a one-dimensional array of token ids."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A token stream and what is known about it."""
@@ -48,7 +53,7 @@ class Source:
     validation: Any
 
 
-def open_source(data: Any, longest: int, *, validation: Any = None, repeat: bool = False) -> Source:
+def open_source(data: TokenData, longest: int, *, validation: ArrayLike | None = None, repeat: bool = False) -> Source:
     """Return the stream of a split, or of a plain one-dimensional array of token ids, long enough for ``longest``.
 
     Raises

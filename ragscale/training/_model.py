@@ -126,7 +126,7 @@ class ModelConfig:
             raise ConfigError("this model cannot be built: " + "; ".join(problems))
 
     @classmethod
-    def olmo2(cls, name: str, *, vocab_size: int | None = None, **changes: Any) -> ModelConfig:
+    def olmo2(cls, name: str, *, vocab_size: int | None = None, **changes: object) -> ModelConfig:
         """Return a shape of the paper's family (30M to 3B) or a rung for CPUs (0.05M to 13M) by name.
 
         Parameters
@@ -161,7 +161,7 @@ class ModelConfig:
         return cls._of(shape, vocab_size=vocabulary if vocab_size is None else vocab_size, name=name, **changes)
 
     @classmethod
-    def olmo_core(cls, name: str, *, vocab_size: int = OLMO2_VOCABULARY, **changes: Any) -> ModelConfig:
+    def olmo_core(cls, name: str, *, vocab_size: int = OLMO2_VOCABULARY, **changes: object) -> ModelConfig:
         """Return a rung of OLMo-core's own ladder, "30M" to "3B"; its names count core + head at V = 100,352.
 
         Raises
@@ -175,10 +175,10 @@ class ModelConfig:
 
     @classmethod
     def custom(
-        cls, *, n_layers: int, d_model: int, n_heads: int, d_ff: int, vocab_size: int, **changes: Any
+        cls, *, n_layers: int, d_model: int, n_heads: int, d_ff: int, vocab_size: int, **changes: object
     ) -> ModelConfig:
         """Return any other shape; the keywords are the fields of `ModelConfig`."""
-        return cls(n_layers=n_layers, d_model=d_model, n_heads=n_heads, d_ff=d_ff, vocab_size=vocab_size, **changes)
+        return cls._of((n_layers, d_model, n_heads, d_ff), vocab_size=vocab_size, **changes)
 
     @classmethod
     def _of(cls, shape: Any, **rest: Any) -> ModelConfig:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import ArrayLike
 
 from ragscale._counts import as_counts
 from ragscale._extras import require
@@ -19,10 +21,13 @@ from ragscale.training._plan import Plan, make_plan
 from ragscale.training._run_folder import agree_with_stored_run, check_space, claim, open_folder, run_identity
 from ragscale.training._segments import Run
 
+if TYPE_CHECKING:
+    from ragscale.training._data import TokenData
+
 
 def train(
     model_config: ModelConfig,
-    data: Any,
+    data: TokenData,
     config: TrainConfig,
     *,
     tokens: int | Sequence[int],
@@ -30,7 +35,7 @@ def train(
     device: str = "auto",
     resume: bool = True,
     on_log: Callable[[dict[str, Any]], None] | None = None,
-    validation: Any = None,
+    validation: ArrayLike | None = None,
     progress: bool | None = None,
     only_trunk: bool = False,
 ) -> list[Checkpoint]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ragscale.training._checkpoint import Checkpoint
 from ragscale.training._config import TrainConfig
 from ragscale.training._data import Order, Source, open_source
 from ragscale.training._model import ModelConfig
 
+if TYPE_CHECKING:
+    from ragscale.training._data import TokenData
+
 
 def evaluate_loss(
     checkpoint: Checkpoint | str | os.PathLike[str],
-    data: Any,
+    data: TokenData,
     *,
     max_tokens: int = 1_000_000,
     device: str = "auto",

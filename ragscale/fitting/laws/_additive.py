@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
 from ragscale.errors import ConfigError
 from ragscale.fitting.laws._base import BASE, BaseLaw, separable_optimum
 from ragscale.fitting.laws._gains import GAINS, Gain
-from ragscale.fitting.laws._law import GainRate, Parameter, ScalingLaw, Theta
+from ragscale.fitting.laws._law import GainRate, LawOptions, Parameter, ScalingLaw, Theta
 
 GAIN_SIZE = Parameter("C", 0.0, description="size of the gain from retrieval")
 
@@ -143,7 +143,7 @@ class Power(AdditiveLaw):
     gain = GAINS["power"]
     parameters = (*BASE, GAIN_SIZE, *gain.parameters("R"))
 
-    def __init__(self, *, R0: float | Literal["free"] | None = None, **options: Any) -> None:
+    def __init__(self, *, R0: float | Literal["free"] | None = None, **options: Unpack[LawOptions]) -> None:
         self.free_scale = R0 == "free"
         if isinstance(R0, str) and not self.free_scale:
             raise ConfigError(f"Power: R0 = {R0!r} must be a number of tokens, 'free' or None")
@@ -155,7 +155,7 @@ class Power(AdditiveLaw):
         return {**super().options(), **({"R0": "free"} if self.free_scale else {})}
 
 
-def hill_options(exponent: float | Literal["free"], options: dict[str, Any], where: str) -> dict[str, Any]:
+def hill_options(exponent: float | Literal["free"], options: LawOptions, where: str) -> LawOptions:
     """Fix the exponent of a Hill gain unless it is free or fixed already."""
     if exponent == "free":
         return options
@@ -183,7 +183,7 @@ class Hill(AdditiveLaw):
     gain = GAINS["hill"]
     parameters = (*BASE, GAIN_SIZE, *gain.parameters("R"))
 
-    def __init__(self, *, exponent: float | Literal["free"] = 1.0, **options: Any) -> None:
+    def __init__(self, *, exponent: float | Literal["free"] = 1.0, **options: Unpack[LawOptions]) -> None:
         super().__init__(**hill_options(exponent, options, "Hill"))
 
     def options(self) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 import numpy as np
 
 from ragscale.errors import ConfigError
-from ragscale.fitting.laws._law import Parameter, ScalingLaw, Theta
+from ragscale.fitting.laws._law import LawOptions, Parameter, ScalingLaw, Theta
 from ragscale.fitting.laws._published import Published
 
 _UNITS = {"N": "N", "D": "D", "R": "R", "C": ""}
@@ -77,7 +77,9 @@ class BrokenPowerLaw(ScalingLaw):
         )
     }
 
-    def __init__(self, *, variable: Literal["N", "D", "R", "C"] = "D", n_breaks: int = 1, **options: Any) -> None:
+    def __init__(
+        self, *, variable: Literal["N", "D", "R", "C"] = "D", n_breaks: int = 1, **options: Unpack[LawOptions]
+    ) -> None:
         if variable not in _UNITS or isinstance(n_breaks, bool) or not isinstance(n_breaks, int) or n_breaks < 0:
             raise ConfigError(
                 f"BrokenPowerLaw: variable = {variable!r} must be 'N', 'D', 'R' or 'C' and n_breaks = {n_breaks!r} a "

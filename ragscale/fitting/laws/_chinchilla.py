@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from ragscale.fitting.laws._published import Published
 
 if TYPE_CHECKING:
     from ragscale.fitting import ManifoldFit
+    from ragscale.fitting._options import FitOptions
 
 CHINCHILLA_PUBLISHED: Mapping[str, Published] = {
     "hoffmann": Published(
@@ -242,7 +243,7 @@ def chinchilla_approach_2(
     )
 
 
-def chinchilla_approach_3(results: pd.DataFrame, **options: Any) -> ComputeOptimal:
+def chinchilla_approach_3(results: pd.DataFrame, **options: Unpack[FitOptions]) -> ComputeOptimal:
     """Fit E + A N^-alpha + B D^-beta to all rows, and follow its optimum in closed form.
 
     Parameters

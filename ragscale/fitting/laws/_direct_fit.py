@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -11,20 +11,21 @@ from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError, FitError, ResultsError
 from ragscale.fitting.laws._downstream import DirectCompute, DirectDownstream, PassAtK, _Accuracy
-from ragscale.fitting.laws._law import ScalingLaw, Theta
+from ragscale.fitting.laws._law import LawOptions, ScalingLaw, Theta
 
 if TYPE_CHECKING:
     from ragscale.fitting import ManifoldFit
+    from ragscale.fitting._options import FitOptions
 
 
 class _Inverse(ScalingLaw):
     """-log of the accuracy above chance of a direct law, as a loss."""
 
-    def __init__(self, accuracy: _Accuracy | None = None, **options: Any) -> None:
+    def __init__(self, accuracy: _Accuracy | None = None, **options: Unpack[LawOptions]) -> None:
         self.accuracy = accuracy or DirectCompute()
         self.parameters, self.variables = self.accuracy.parameters, self.accuracy.variables
-        given = {"tie": self.accuracy.tied, "fixed": self.accuracy.fixed}
-        super().__init__(**{**given, **options})
+        settings: LawOptions = {"tie": self.accuracy.tied, "fixed": self.accuracy.fixed, **options}
+        super().__init__(**settings)
 
     def _loss(self, n: np.ndarray, d: np.ndarray, r: np.ndarray, theta: Theta) -> Any:
         law = self.accuracy
@@ -64,7 +65,7 @@ def fit_direct(
     *,
     margin: float = 0.05,
     residual: Literal["log_log", "accuracy"] = "log_log",
-    **options: Any,
+    **options: Unpack[FitOptions],
 ) -> DirectFit:
     r"""Fit a direct law by its authors' rule: leave out rows near chance, and minimise squares of :math:`\ln(-\ln Q)`.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
 from ragscale.errors import ConfigError
-from ragscale.fitting.laws._law import Parameter, ScalingLaw, Theta
+from ragscale.fitting.laws._law import LawOptions, Parameter, ScalingLaw, Theta
 
 REFERENCE_FLOPS = 1e21
 """Compute at which the coefficients of these laws are stated."""
@@ -25,7 +25,7 @@ class _Accuracy(ScalingLaw):
 
     link: ClassVar[str] = "identity"
 
-    def __init__(self, *, chance: float = 0.0, **options: Any) -> None:
+    def __init__(self, *, chance: float = 0.0, **options: Unpack[LawOptions]) -> None:
         if not 0.0 <= chance < 1.0:
             raise ConfigError(f"{type(self).__name__}: chance = {chance!r} must be in [0, 1)")
         self.chance = float(chance)
@@ -45,7 +45,7 @@ class _Accuracy(ScalingLaw):
 class _Direct(_Accuracy):
     """A direct law; ``ceiling=True`` adds E to -log Q, so that the accuracy above chance ends at exp(-E)."""
 
-    def __init__(self, *, chance: float = 0.0, ceiling: bool = False, **options: Any) -> None:
+    def __init__(self, *, chance: float = 0.0, ceiling: bool = False, **options: Unpack[LawOptions]) -> None:
         if not isinstance(ceiling, bool):
             raise ConfigError(
                 f"{type(self).__name__}: ceiling = {ceiling!r} must be True or False; to hold the ceiling at Q, "

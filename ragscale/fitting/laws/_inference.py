@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError
-from ragscale.fitting.laws._law import Parameter, ScalingLaw, Theta
+from ragscale.fitting.laws._law import LawOptions, Parameter, ScalingLaw, Theta
 from ragscale.fitting.laws._published import Published
 
 _KNOBS = ("k", "n_shot", "n_iterations")
@@ -83,7 +83,7 @@ class InferenceScaling(ScalingLaw):
         informativeness: bool = False,
         shift: float = 0.01,
         sigmoid: tuple[float, float, float, float] = (1.0, 1.0, 0.0, 0.0),
-        **options: Any,
+        **options: Unpack[LawOptions],
     ) -> None:
         if not shift >= 0:
             raise ConfigError(f"InferenceScaling: shift = {shift!r} must not be negative")

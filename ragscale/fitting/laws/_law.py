@@ -8,11 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ragscale._typing import Column, Index
 from ragscale.errors import ConfigError, FitError
 from ragscale.fitting.laws._columns import as_column, slope_of
 
@@ -107,6 +108,14 @@ class Theta(Mapping[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Theta, (self._values,)
+
+
+class LawOptions(TypedDict, total=False):
+    """What every law takes, see `ScalingLaw`."""
+
+    offset: bool
+    tie: bool | Mapping[str, str]
+    fixed: Mapping[str, float] | None
 
 
 class ScalingLaw(ABC):
@@ -273,7 +282,7 @@ class ScalingLaw(ABC):
         """The columns of the results table that the law reads beyond N, D and R."""
         return tuple(variable for variable in self.variables if variable not in {"N", "D", "R"})
 
-    def at(self, **columns: Any) -> ScalingLaw:
+    def at(self, **columns: Column) -> ScalingLaw:
         """Return a copy that reads its `further_columns` from ``columns``.
 
         Parameters
@@ -321,7 +330,7 @@ class ScalingLaw(ABC):
         found = self.__dict__["_further"][name]
         return slope_of(found, r) if callable(found) else np.zeros_like(r, dtype=np.float64)
 
-    def take(self, rows: Any) -> ScalingLaw:
+    def take(self, rows: Index) -> ScalingLaw:
         """Return the law of some replicates: ``rows`` indexes the functions of R that differ between replicates."""
         further = self.__dict__.get("_further", {})
         if not any(hasattr(value, "rows") for value in further.values()):
@@ -361,9 +370,7 @@ class ScalingLaw(ABC):
             )
         return Theta({name: _float64(complete[name]) for name in names})
 
-    def loss(
-        self, N: ArrayLike, D: ArrayLike, R: ArrayLike, theta: Mapping[str, Any], **columns: ArrayLike
-    ) -> np.ndarray:
+    def loss(self, N: ArrayLike, D: ArrayLike, R: ArrayLike, theta: Mapping[str, Any], **columns: Column) -> np.ndarray:
         """Return the loss at counts N, D and R, broadcast against each other and the parameters.
 
         Parameters
@@ -389,7 +396,7 @@ class ScalingLaw(ABC):
         return value + np.zeros(np.broadcast_shapes(n.shape, d.shape, r.shape))
 
     def gradient(
-        self, N: ArrayLike, D: ArrayLike, R: ArrayLike, theta: Mapping[str, Any], **columns: ArrayLike
+        self, N: ArrayLike, D: ArrayLike, R: ArrayLike, theta: Mapping[str, Any], **columns: Column
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return (dL/dN, dL/dD, dL/dR) per parameter and per token; see `loss`."""
         n, d, r = check_counts(N, D, R)
@@ -409,9 +416,10 @@ class ScalingLaw(ABC):
             options["fixed"] = dict(self.fixed)
         return options
 
-    def replace(self, **options: Any) -> ScalingLaw:
-        """Return a copy with other options."""
-        return type(self)(**{**self.options(), **options})
+    def replace(self, **options: object) -> ScalingLaw:
+        """Return a copy with other options, those of its own class included."""
+        changed: dict[str, Any] = {**self.options(), **options}
+        return type(self)(**changed)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `from_dict` needs: the name and the options, JSON-able."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError
-from ragscale.fitting.laws._law import Parameter, ScalingLaw, SeparableLaw, Theta
+from ragscale.fitting.laws._law import LawOptions, Parameter, ScalingLaw, SeparableLaw, Theta
 
 
 class MemoryByFrequency(SeparableLaw):
@@ -67,7 +67,7 @@ class MemoryByFrequency(SeparableLaw):
         Parameter("N_ref", 1e-3, 1e3, unit="N", log=True, description="size that half belongs to"),
     )
 
-    def __init__(self, *, N_ref: float | None = None, store: bool = True, **options: Any) -> None:
+    def __init__(self, *, N_ref: float | None = None, store: bool = True, **options: Unpack[LawOptions]) -> None:
         if not isinstance(store, bool):
             raise ConfigError(f"MemoryByFrequency: store = {store!r} must be True or False")
         if N_ref is not None and not N_ref > 0:
@@ -77,7 +77,8 @@ class MemoryByFrequency(SeparableLaw):
         if not store:
             self.variables = ("N", "D", "exposures")
             held |= {"kappa": 1.0, "P": 0.0, "M": 0.0}
-        super().__init__(**{**options, "fixed": {**held, **(options.get("fixed") or {})}})
+        options["fixed"] = {**held, **(options.get("fixed") or {})}
+        super().__init__(**options)
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), **({} if self.store else {"store": False})}

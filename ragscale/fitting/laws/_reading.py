@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
 from ragscale.errors import ConfigError
 from ragscale.fitting.laws._base import BASE, BaseLaw, powers
-from ragscale.fitting.laws._law import Parameter, ScalingLaw, SeparableLaw, Theta
+from ragscale.fitting.laws._law import LawOptions, Parameter, ScalingLaw, SeparableLaw, Theta
 
 
 class EvidenceLaw(BaseLaw):
@@ -87,7 +87,12 @@ class Reading(EvidenceLaw):
     )
 
     def __init__(
-        self, *, c: float | Literal["free"] = "free", leap: bool = True, N_ref: float | None = None, **options: Any
+        self,
+        *,
+        c: float | Literal["free"] = "free",
+        leap: bool = True,
+        N_ref: float | None = None,
+        **options: Unpack[LawOptions],
     ) -> None:
         held = {} if leap else {"leap": 0.0}
         if isinstance(c, str) and c != "free":
@@ -98,7 +103,8 @@ class Reading(EvidenceLaw):
             if not N_ref > 0:
                 raise ConfigError(f"Reading: N_ref = {N_ref!r} must be a positive number of parameters")
             held["N_ref"] = float(N_ref)
-        super().__init__(**{**options, "fixed": {**held, **(options.get("fixed") or {})}})
+        options["fixed"] = {**held, **(options.get("fixed") or {})}
+        super().__init__(**options)
 
     def _resolve(self, n: np.ndarray, d: np.ndarray, r: np.ndarray) -> ScalingLaw:
         """Settle N_ref at the power of ten nearest to the typical size, unless it is given."""
@@ -175,8 +181,9 @@ class ReadingGain(SeparableLaw):
         *(p for p in Reading.parameters if p.name in {"D0", "c", "k", "N_ref", "gold", "other"}),
     )
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{**options, "fixed": {"one": 1.0, **(options.get("fixed") or {})}})
+    def __init__(self, **options: Unpack[LawOptions]) -> None:
+        options["fixed"] = {"one": 1.0, **(options.get("fixed") or {})}
+        super().__init__(**options)
 
     def _columns(self, theta: Theta, n: np.ndarray, d: np.ndarray, r: np.ndarray) -> dict[str, Any]:
         hit = self.column("hit_rate", r)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
@@ -11,9 +11,16 @@ from ragscale.errors import ConfigError
 from ragscale.fitting.laws._additive import GAIN_SIZE, GainLaw, hill_options, shifted
 from ragscale.fitting.laws._base import BASE, powers
 from ragscale.fitting.laws._gains import GAINS
-from ragscale.fitting.laws._law import GainRate, Parameter, Theta
+from ragscale.fitting.laws._law import GainRate, LawOptions, Parameter, Theta
 
 Shape = Literal["log1p", "power", "hill"]
+
+
+class ShapedOptions(LawOptions, total=False):
+    """What a law with a shape takes further: the scale of a power gain, the exponent of a Hill gain."""
+
+    R0: float | Literal["free"] | None
+    exponent: float | Literal["free"]
 
 
 class ShapedLaw(GainLaw):
@@ -22,7 +29,12 @@ class ShapedLaw(GainLaw):
     _own: tuple[Parameter, ...] = ()
 
     def __init__(
-        self, *, h: Shape = "log1p", R0: float | Literal["free"] | None = None, exponent: Any = 1.0, **options: Any
+        self,
+        *,
+        h: Shape = "log1p",
+        R0: float | Literal["free"] | None = None,
+        exponent: float | Literal["free"] = 1.0,
+        **options: Unpack[LawOptions],
     ) -> None:
         if h not in {"log1p", "power", "hill"}:
             raise ConfigError(f"{type(self).__name__}: h = {h!r} must be 'log1p', 'power' or 'hill'")
@@ -70,7 +82,7 @@ class Interaction(ShapedLaw):
     )
     parameters = (*BASE, *_own, *GAINS["log1p"].parameters("R"))
 
-    def __init__(self, *, h: Shape = "log1p", scale_D: bool = False, **options: Any) -> None:
+    def __init__(self, *, h: Shape = "log1p", scale_D: bool = False, **options: Unpack[ShapedOptions]) -> None:
         if not scale_D:
             options["fixed"] = {"mu": 0.0, **(options.get("fixed") or {})}
         super().__init__(h=h, **options)

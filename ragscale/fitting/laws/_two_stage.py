@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from ragscale.fitting.laws._law import Parameter, ScalingLaw, SeparableLaw, Thet
 
 if TYPE_CHECKING:
     from ragscale.fitting import ManifoldFit
+    from ragscale.fitting._options import StageOptions
 
 
 class LossToAccuracy(SeparableLaw):
@@ -111,7 +112,9 @@ class TwoStageFit:
         return law.loss(np.ones_like(task_loss), 1.0, 0.0, self.accuracy.theta, loss=np.maximum(task_loss, 0.0))
 
 
-def fit_two_stage(results: pd.DataFrame, *, loss: str = "loss", accuracy: str = "value", **options: Any) -> TwoStageFit:
+def fit_two_stage(
+    results: pd.DataFrame, *, loss: str = "loss", accuracy: str = "value", **options: Unpack[StageOptions]
+) -> TwoStageFit:
     """Fit task loss to (N, D) and accuracy to task loss, apart, as the OLMo ladder does.
 
     Parameters
