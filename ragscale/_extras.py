@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -113,7 +113,7 @@ _backends: dict[int, tuple[Any, int, Any]] = {}
 
 
 @contextmanager
-def without_progress_bars() -> Iterator[None]:
+def without_progress_bars() -> Generator[None]:
     """Keep transformers from drawing a bar for every small model that it reads."""
     logging = require("transformers.utils.logging", "train")
     enabled = logging.is_progress_bar_enabled()

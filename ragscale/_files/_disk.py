@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -24,7 +24,7 @@ def disk_errors(
     error: type[RagscaleError] = FileError,
     size: int | None = None,
     advice: str = "",
-) -> Iterator[None]:
+) -> Generator[None]:
     """Turn the refusals of the operating system inside the block into one error that names ``path``.
 
     Parameters

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def whole_folder(
     error: type[RagscaleError] = FileError,
     size: int | None = None,
     advice: str = "",
-) -> Iterator[Path]:
+) -> Generator[Path]:
     """Give an empty folder beside ``path`` to fill; it takes that name when the block ends well.
 
     Whoever looks, or is killed, finds the old folder or the whole new one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -133,7 +133,7 @@ def _is_one_of(value: Any, kinds: tuple[type, ...]) -> bool:
 
 
 @contextmanager
-def damaged(path: str | os.PathLike[str], error: type[RagscaleError] = CheckpointError) -> Iterator[None]:
+def damaged(path: str | os.PathLike[str], error: type[RagscaleError] = CheckpointError) -> Generator[None]:
     """Report what fails while a file's content is made into objects as damage of that file.
 
     For content whose every entry cannot be checked beforehand, like arrays in a library's own format. Errors of the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ class Busy(RagscaleError):
 
 
 @contextmanager
-def locked(path: str | os.PathLike[str], *, wait: bool = True, keep: bool = True) -> Iterator[None]:
+def locked(path: str | os.PathLike[str], *, wait: bool = True, keep: bool = True) -> Generator[None]:
     """Hold the lock file ``path`` for the block.
 
     Parameters

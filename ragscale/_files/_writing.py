@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +21,7 @@ def attempt_name(path: Path) -> Path:
 @contextmanager
 def atomic_write(
     path: str | os.PathLike[str], mode: str = "wb", *, sync: bool = True, **open_options: Any
-) -> Iterator[IO[Any]]:
+) -> Generator[IO[Any]]:
     """Open a temporary file beside ``path`` that takes its place only when the block ends well.
 
     A reader, or a run that was killed, sees either the old file or the whole new one. The data is synced to disk

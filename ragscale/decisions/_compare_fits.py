@@ -198,7 +198,7 @@ def compare_fits(
     )
 
 
-def _fit_each(table: Any, over: str | None, law: Any, options: dict[str, Any]) -> dict[str, Any]:
+def _fit_each(table: Any, over: str | None, law: str | ScalingLaw, options: TableOptions) -> dict[str, Any]:
     if over is None:
         raise ConfigError("compare_fits: a table needs over=, the column that names the procedure")
     if over not in getattr(table, "columns", ()):

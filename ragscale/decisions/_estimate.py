@@ -66,7 +66,7 @@ class Estimate(np.lib.mixins.NDArrayOperatorsMixin, Result):
         return format(self.value, spec) if spec else repr(self)
 
     def __len__(self) -> int:
-        return len(self.value)
+        return len(np.asarray(self.value))
 
     def __getitem__(self, key: Any) -> Any:
         return np.asarray(self.value)[key]

@@ -60,7 +60,8 @@ def memory_crossing(fit: ManifoldFit | Bootstrap, *, N: ArrayLike, D: ArrayLike,
     >>> memory_crossing(fit_manifold(table, law), N=[1e5, 1e6, 1e7], D=1e7, R=1e7).value.round(1).tolist()
     [179.1, 28.4, 4.5]
     """
-    point = getattr(fit, "fit", fit)
+    given_fit: Any = fit
+    point: Any = getattr(fit, "fit", fit)
     law = getattr(point, "law", None)
     if not isinstance(law, MemoryByFrequency):
         raise ConfigError(
@@ -75,7 +76,7 @@ def memory_crossing(fit: ManifoldFit | Bootstrap, *, N: ArrayLike, D: ArrayLike,
     n, d, r = np.broadcast_arrays(*(np.asarray(given[name], dtype=np.float64) for name in ("N", "D", "R")))
     theta = {name: np.full((1, 1), float(value)) for name, value in point.theta.items()}
     if point is not fit:
-        drawn = {name: np.ravel(np.broadcast_to(value, (fit.n_resamples,))) for name, value in fit.theta.items()}
+        drawn = {name: np.ravel(np.broadcast_to(value, (given_fit.n_resamples,))) for name, value in fit.theta.items()}
         theta = {
             k: np.vstack([v, drawn[k][:, None] if k in drawn else np.repeat(v, len(drawn[next(iter(drawn))]), 0)])
             for k, v in theta.items()

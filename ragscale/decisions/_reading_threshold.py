@@ -164,8 +164,15 @@ def reading_threshold(
     if N is not None or R is not None:
         raise ConfigError("reading_threshold: N and R are for a fit; filter the table instead")
     table = validate(cast(pd.DataFrame, results_or_fit))
-    options = {"condition": condition, "higher": higher_is_better, "level": confidence_level, "least": min_gain}
-    return _from_results(table, by, control=control, **options)
+    return _from_results(
+        table,
+        by,
+        control=control,
+        condition=condition,
+        higher=higher_is_better,
+        level=confidence_level,
+        least=min_gain,
+    )
 
 
 def _from_results(

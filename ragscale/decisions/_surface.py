@@ -13,6 +13,7 @@ import pandas as pd
 from ragscale._typing import HitRateLike
 from ragscale.errors import ConfigError, ExtrapolationWarning, FitError
 from ragscale.fitting._bootstrap import LEAST_WEIGHT
+from ragscale.fitting._conditions import as_hit_rate
 from ragscale.fitting.laws._catalogue import make_law
 from ragscale.fitting.laws._law import ScalingLaw, Theta
 from ragscale.fitting.solver.links import Link
@@ -401,7 +402,7 @@ def _from_pair(subject: tuple[Any, ...], hit_rate: HitRateLike) -> Surface:
         raise ConfigError(f"parameters must be finite numbers; {', '.join(bad)} are not")
     further = law.further_columns
     if further == ("hit_rate",) and hit_rate is not None:
-        law = law.at(hit_rate=hit_rate)
+        law = law.at(hit_rate=as_hit_rate(hit_rate))
     return Surface(law=_complete(law), theta=theta, name=law.name)
 
 

@@ -29,7 +29,7 @@ class CachedBody:
     ) -> tuple[torch.Tensor, Any]:
         """Return hidden states at the needed columns, and the cache."""
         import torch
-        from transformers import DynamicCache
+        from transformers.cache_utils import DynamicCache
 
         options: dict[str, Any] = {"use_cache": keep or before is not None}
         cache = before if before is not None else DynamicCache() if keep else None

@@ -105,7 +105,7 @@ class _CachedSteps:
 
     def __init__(self, model: TorchModel, prompts: Sequence[Tokens], max_new_tokens: int) -> None:
         import torch
-        from transformers import StaticCache
+        from transformers.cache_utils import StaticCache
 
         self.model, device = model, model.device
         length = max(map(len, prompts))

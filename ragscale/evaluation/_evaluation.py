@@ -41,7 +41,7 @@ class Evaluation(Result):
     info: Mapping[str, Any] = field(default_factory=dict)
 
     _picture: ClassVar[str] = "evaluation"
-    _absent: ClassVar[dict[str, str]] = {
+    _absent: ClassVar[Mapping[str, str]] = {
         "to_json": "a row for each question belongs into a folder: save(directory) and load(directory), to the bit"
     }
 

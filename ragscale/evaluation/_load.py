@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def load_task(
 
 
 @contextmanager
-def open_text(path: Path) -> Iterator[io.TextIOBase]:
+def open_text(path: Path) -> Generator[io.TextIOBase]:
     """Open a plain, gzip or Zstandard text file; lines end at newline only (questions may hold U+2028).
 
     A byte order mark is skipped; a file that cannot be read to its end is a SplitError that names it.

@@ -127,7 +127,7 @@ def load_language_model(
     )
 
 
-def _from_disk(path: str | os.PathLike[str], tokenizer: Any, device: str, dtype: Any) -> tuple[Any, Any]:
+def _from_disk(path: str | os.PathLike[str], tokenizer: Any, device: str, dtype: Any) -> tuple[Any, Tokenizer]:
     torch = require("torch", "train")
     transformers = require("transformers", "train")
     if device == "auto":
@@ -140,7 +140,7 @@ def _from_disk(path: str | os.PathLike[str], tokenizer: Any, device: str, dtype:
     return module.to(device), tokenizer
 
 
-def _tokenizer_of(model: Any) -> Any:
+def _tokenizer_of(model: Any) -> Tokenizer:
     name = getattr(getattr(model, "config", None), "name_or_path", "")
     if not name:
         raise ConfigError(f"{type(model).__name__} does not say which tokenizer it was trained with: pass tokenizer=")

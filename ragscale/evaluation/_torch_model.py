@@ -81,7 +81,7 @@ class TorchModel(LanguageModel):
         compile: bool | None = None,
     ) -> None:
         self.module = module
-        self.tokenizer = tokenizer
+        self.tokenizer: Any = tokenizer
         config = getattr(module, "config", None)
         longest = max_length or getattr(config, "max_position_embeddings", None)
         if not isinstance(longest, int) or longest < 2:

@@ -83,7 +83,7 @@ class Bootstrap(Result):
     method: str = REFITS
 
     _picture: ClassVar[str] = "slices"
-    _absent: ClassVar[dict[str, str]] = {
+    _absent: ClassVar[Mapping[str, str]] = {
         "to_json": "thousands of numbers belong into an archive: save(path) and Bootstrap.load(path)"
     }
     schema: ClassVar[str] = "ragscale.bootstrap"
@@ -109,10 +109,9 @@ class Bootstrap(Result):
 
     def _of(self, fit: ManifoldFit, weight: float) -> Bootstrap:
         count = max(_LEAST_REPLICATES, round(weight * self.n_resamples))
-        options = {"n_resamples": count, "by": self.by, "confidence_level": self.confidence_level}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", IdentifiabilityWarning)  # said for the chosen law already
-            return bootstrap(fit, **options, rng=self.seed)
+            return bootstrap(fit, n_resamples=count, by=self.by, confidence_level=self.confidence_level, rng=self.seed)
 
     @property
     def n_resamples(self) -> int:
@@ -336,7 +335,7 @@ def bootstrap(
         from ragscale.fitting._joint import bootstrap_jointly
 
         return bootstrap_jointly(fit, n_resamples=n_resamples, by=by, confidence_level=confidence_level, rng=rng)
-    _warn_if_few(fit, by)
+    warn_if_few(fit, by)
     problem, solution, method = resampled(fit, n_resamples, by, generator)
     size = problem.sizes(solution.u)
     return Bootstrap(
@@ -365,7 +364,7 @@ def _checked(
     return generator, count, level, by
 
 
-def _warn_if_few(fit: ManifoldFit, by: Any) -> None:
+def warn_if_few(fit: ManifoldFit, by: Any) -> None:
     count = int(clusters(peek(fit, "data")).max()) + 1
     sizes = len(np.unique(peek(fit, "data")["N"].to_numpy(float)))
     said = []

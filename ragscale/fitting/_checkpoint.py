@@ -5,11 +5,13 @@ A checkpoint's own effect (its base) is what all of its rows have in common once
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ragscale._typing import Column
 from ragscale.errors import ConfigError
 from ragscale.fitting._conditions import CLOSED, conditions
 from ragscale.fitting._own import peek
@@ -55,7 +57,7 @@ class Checkpoints:
         return self.base[apart.argmin(axis=-1)]
 
 
-def latent_at_checkpoint(fit: ManifoldFit, N: Any, D: Any, R: Any, columns: dict[str, Any]) -> np.ndarray:
+def latent_at_checkpoint(fit: ManifoldFit, N: Any, D: Any, R: Any, columns: Mapping[str, Column]) -> np.ndarray:
     """Return the latent loss of trained models of the table: their own base, minus the gain of a store."""
     known = fit.checkpoints
     base = known.at(N, D)

@@ -68,9 +68,9 @@ def cross_validate(
     >>> len(folds), folds.error < 0.03
     (6, True)
     """
-    law = make_law(law)
-    table = prepared(results, [law], options)
-    found = validate(table, law, [leave_out], rng=rng, options=options)[0]
+    law, rest = make_law(law), dict[str, Any](options)
+    table = prepared(results, [law], rest)
+    found = validate(table, law, [leave_out], rng=rng, options=rest)[0]
     if isinstance(found, RagscaleError):
         raise found
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -64,7 +65,7 @@ class RetrievalEffect(Result):
     n_models: int
     relative: bool = False
 
-    _absent: ClassVar[dict[str, str]] = {
+    _absent: ClassVar[Mapping[str, str]] = {
         "plot": "one number with its interval: summary() says all of it",
     }
 
@@ -130,7 +131,7 @@ class Diagnostics(Result):
     slope: float = 1.0
     misfit: str = ""
 
-    _absent: ClassVar[dict[str, str]] = {
+    _absent: ClassVar[Mapping[str, str]] = {
         "plot": "findings in words; plotting.residuals(fit) and plotting.parity(fit) show what they are about",
         "to_json": "they are worked out anew from the fit: keep that, with fit.to_json(path)",
     }
@@ -174,7 +175,7 @@ class _Local:
 
 
 @np.errstate(all="ignore")
-def _local(fit: ManifoldFit) -> _Local:
+def sandwich(fit: ManifoldFit) -> _Local:
     """Return the sandwich covariance of the M-estimator, clustered by trained model.
 
     The second derivative of Huber's loss is 1 within delta and 0 beyond; with a small delta only few rows would
@@ -239,7 +240,7 @@ def _robust_spread(r: np.ndarray) -> float:
 def parameter_table(fit: ManifoldFit, confidence_level: float = 0.95) -> pd.DataFrame:
     """Return values, cluster-robust standard errors, intervals and bounds of all parameters."""
     problem = fit.problem
-    local = _local(fit)
+    local = sandwich(fit)
     index = {name: i for i, name in enumerate(local.names)}
     c, u = problem.position(fit.theta)
     sizes, size_slopes = _sizes(problem, u)
@@ -322,7 +323,7 @@ def _sizes(problem: Problem, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @np.errstate(all="ignore")
 def diagnose(fit: ManifoldFit) -> Diagnostics:
     """Look at a fit from every side."""
-    local = _local(fit)
+    local = sandwich(fit)
     effect = retrieval_effect(peek(fit, "data"), fit.space)
     free = ~local.held
     names = [name for name, is_free in zip(local.names, free, strict=True) if is_free]

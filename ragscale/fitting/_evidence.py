@@ -44,7 +44,7 @@ class Paired(Result):
     high: float
     n_models: int
 
-    _absent: ClassVar[dict[str, str]] = {
+    _absent: ClassVar[Mapping[str, str]] = {
         "plot": "one number with its interval: summary() says all of it",
     }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ragscale.fitting._diagnostics import _local
+from ragscale.fitting._diagnostics import sandwich
 from ragscale.fitting._own import peek
 from ragscale.fitting._result import ManifoldFit
 
@@ -79,7 +79,7 @@ def freedom(fit: ManifoldFit, group: np.ndarray) -> Freedom:
     Bell and McCaffrey 2002, Survey Methodology 28(2), eq. 10 (bias-reduced linearisation); Pustejovsky and Tipton
     2018, J. Business & Economic Statistics 36(4).
     """
-    local = _local(fit)
+    local = sandwich(fit)
     residual = fit.residuals
     count = int(group.max()) + 1
     root = np.sqrt(peek(fit, "data")["weight"].to_numpy(float))

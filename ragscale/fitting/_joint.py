@@ -11,7 +11,7 @@ import pandas as pd
 
 from ragscale._typing import RngLike
 from ragscale.errors import ConfigError, FitError, RagscaleError
-from ragscale.fitting._bootstrap import Bootstrap, _warn_if_few
+from ragscale.fitting._bootstrap import Bootstrap, warn_if_few
 from ragscale.fitting._conditions import rows_for
 from ragscale.fitting._experiments import EXPERIMENT, MODEL, clusters
 from ragscale.fitting._fit_table import fit_table
@@ -214,5 +214,5 @@ def bootstrap_jointly(
             confidence_level=confidence_level,
             hit_rate=drawn(fit, n_resamples, generator),
         )
-    _warn_if_few(next(iter(fits.values())), MODEL)
+    warn_if_few(next(iter(fits.values())), MODEL)
     return JointBootstrap(fit=joint, boots=boots, confidence_level=confidence_level)

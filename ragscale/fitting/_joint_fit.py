@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -87,12 +87,23 @@ class JointFit(Result):
         return pd.DataFrame(rows, columns=[self.over, "name", "value", "note"]).set_index([self.over, "name"])
 
     def predict(
-        self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0, *, task: str | None = None, **columns: Column
+        self,
+        N: ArrayLike,
+        D: ArrayLike,
+        R: ArrayLike = 0.0,
+        *,
+        task: str | None = None,
+        at_checkpoint: bool = False,
+        **columns: Column,
     ) -> Any:
-        """Predict the metric of one group, or of all: a mapping from group to array without ``task``."""
+        """Predict the metric of one group, or of all: a mapping from group to array without ``task``.
+
+        ``at_checkpoint`` and ``columns`` are those of `ManifoldFit.predict`.
+        """
         if task is not None:
-            return self[task].predict(N, D, R, **columns)
-        return {name: fit.predict(N, D, R, **columns) for name, fit in self.fits.items()}
+            return self[task].predict(N, D, R, at_checkpoint=at_checkpoint, **columns)
+        fits = self.fits.items()
+        return {name: fit.predict(N, D, R, at_checkpoint=at_checkpoint, **columns) for name, fit in fits}
 
     def summary(self) -> str:
         """Say what is shared, then one line for each group: its verdict and its own parameters."""
@@ -165,7 +176,7 @@ class JointBootstrap(Result):
 
     _picture: ClassVar[str] = "parameters"
     schema: ClassVar[str] = "ragscale.JointBootstrap"
-    _absent: ClassVar[dict[str, str]] = {
+    _absent: ClassVar[Mapping[str, str]] = {
         "to_json": "thousands of numbers belong into an archive: save(directory) and load(directory)",
     }
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ragscale.fitting._diagnostics import _local
+from ragscale.fitting._diagnostics import sandwich
 from ragscale.fitting._own import peek
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.solver._linear import solve
@@ -69,7 +69,7 @@ class OneStep:
 
 def one_step(fit: ManifoldFit, group: np.ndarray) -> OneStep | None:
     """Return what steps need; None where a parameter is at a bound or left open: nothing is smooth around it."""
-    local = _local(fit)
+    local = sandwich(fit)
     problem = fit.problem
     if local.held.any() or local.open.any() or problem.limited or not np.isfinite(local.inverse).all():
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -64,7 +64,7 @@ class PaperFit(Result):
     lomo_error: float
     converged: bool
 
-    _absent: ClassVar[dict[str, str]] = {
+    _absent: ClassVar[Mapping[str, str]] = {
         "plot": "it is for comparison only; fit_manifold(results).plot() draws a fit that may be used"
     }
 

@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.optimize import root_scalar
 
 from ragscale.errors import ConfigError
-from ragscale.fitting._diagnostics import _local
+from ragscale.fitting._diagnostics import sandwich
 from ragscale.fitting._own import Own
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.solver._problem import Problem
@@ -137,7 +137,7 @@ def _coefficients(fit: ManifoldFit) -> list[str]:
 
 def _scale(fit: ManifoldFit, name: str) -> float:
     """Return lambda, the ratio of the sandwich variance to the inverse curvature, for one search direction."""
-    local = _local(fit)
+    local = sandwich(fit)
     i = local.names.index(name)
     free = np.flatnonzero(~local.held)
     size = np.sqrt(np.maximum(np.diag(local.bread), 1e-300))[free]

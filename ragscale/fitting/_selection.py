@@ -58,8 +58,9 @@ def compare_laws(
     >>> found.best, "chinchilla" in found.tied
     ('hill', False)
     """
-    table = prepared(results, [make_law(law) for law in laws or ()], options)
-    return compare_on(table, laws, held_out=held_out, folds=folds, options=options)
+    rest = dict[str, Any](options)
+    table = prepared(results, [make_law(law) for law in laws or ()], rest)
+    return compare_on(table, laws, held_out=held_out, folds=folds, options=rest)
 
 
 def default_laws(table: pd.DataFrame) -> list[ScalingLaw]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -59,7 +60,7 @@ class Verdict(Result):
     high: float = float("nan")
     threshold: float = float("nan")
 
-    _absent: ClassVar[dict[str, str]] = {
+    _absent: ClassVar[Mapping[str, str]] = {
         "plot": "a sentence; the evidence behind it is drawn by fit.evidence.plot()",
     }
 

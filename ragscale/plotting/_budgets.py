@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ragscale.decisions import exchange_rate, optimal_allocation
-from ragscale.plotting._fits import _parts, _store
+from ragscale.plotting._fits import parts_of, store_of
 from ragscale.plotting._frame import Frame, count, metric_label, style
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def contours(
     >>> rs.plotting.contours(fit, N=1e9, levels=8).get_xlabel()
     'pretraining D (tokens)'
     """
-    frame, point = Frame(ax), _parts(fit)[0]
+    frame, point = Frame(ax), parts_of(fit)[0]
     ax = frame.ax
-    tokens, store = np.asarray(point.data["D"], dtype=float), np.asarray(_store(point), dtype=float)
+    tokens, store = np.asarray(point.data["D"], dtype=float), np.asarray(store_of(point), dtype=float)
     positive = store[store > 0]
     frame.label("D", "R", f"{metric_label(point.data)} at N = {count(N)}")
     if R is None and np.unique(positive).size < 2:
@@ -68,10 +68,9 @@ def contours(
     frame.counts("y", r_range)
     ax.set(xlim=d_range, ylim=r_range)
     shades = {} if "colors" in kwargs else {"cmap": frame.shades()}
+    drawn: dict[str, Any] = {"levels": 14, "linewidths": 1, **shades, **kwargs}
     d, r = np.geomspace(*d_range, 120), np.geomspace(*r_range, 120)
-    lines = ax.contour(
-        d, r, point.predict(N, d[None, :], r[:, None]), **{"levels": 14, "linewidths": 1, **shades, **kwargs}
-    )
+    lines = ax.contour(d, r, point.predict(N, d[None, :], r[:, None]), **drawn)
     ax.clabel(lines, fontsize="x-small", fmt="%.3g")
     low, high = d_range[0] + r_range[0], d_range[1] + r_range[1]
     totals = np.asarray(budgets if len(budgets) else np.geomspace(low * 2, high / 1.5, 5), dtype=float)
@@ -104,11 +103,12 @@ def _best_splits(frame: Frame, fit: Any, N: float, totals: np.ndarray, r_range: 
     edge = r_range[0] * (r_range[1] / r_range[0]) ** _INSIDE
     red = "tab:red"
     ax.plot(curve.D, np.maximum(curve.R, r_range[0]), "-", color=red, lw=1.5)
-    with_store = r_range[0] < best.R
+    best_D, best_R = np.asarray(best.D), np.asarray(best.R)
+    with_store = r_range[0] < best_R
     if with_store.any():
-        ax.plot(best.D[with_store], best.R[with_store], "o", color=red, ms=5, label="best split")
+        ax.plot(best_D[with_store], best_R[with_store], "o", color=red, ms=5, label="best split")
     if not with_store.all():
-        corner = best.D[~with_store]
+        corner = best_D[~with_store]
         ax.plot(corner, np.full(corner.shape, edge), "v", color=red, ms=7, label="best: no store")
 
 
@@ -147,8 +147,8 @@ def allocation(
         frame.ax.plot(totals, 100 * np.asarray(best.share), **drawn)
         if best.replicates:
             low, high = best.interval("share")
-            shade = {"color": drawn["color"], "alpha": 0.18, "lw": 0}
-            frame.ax.fill_between(totals, 100 * np.asarray(low), 100 * np.asarray(high), **shade)
+            ends = (100 * np.asarray(low), 100 * np.asarray(high))
+            frame.ax.fill_between(totals, *ends, color=drawn["color"], alpha=0.18, lw=0)
     frame.counts("x", totals)
     frame.ax.set_ylim(-2, 102)
     frame.label("budget", "best share of the store (%)")
@@ -179,7 +179,7 @@ def exchange(fit: ManifoldFit | Bootstrap, ax: Axes | None = None, *, R: float, 
     >>> rs.plotting.exchange(fit, R=1e9).get_xlabel()
     'pretraining D/N (tokens per parameter)'
     """
-    frame, point = Frame(ax), _parts(fit)[0]
+    frame, point = Frame(ax), parts_of(fit)[0]
     ax, data = frame.ax, point.data
     rates = []
     for size, colour in frame.colours(data["N"]):

@@ -48,7 +48,8 @@ def comparison(found: Comparison, ax: Axes | None = None, **kwargs: object) -> A
     for group, face, name in ((tied, None, "cannot be told from the best"), (~tied, "none", "worse")):
         if group.any():
             drawn = style(kwargs, linestyle="", marker="o", color="C0", label=name)
-            frame.ax.plot(worse[group], rows[group], **({**drawn, "markerfacecolor": face} if face else drawn))
+            drawn |= {"markerfacecolor": face} if face else {}
+            frame.ax.plot(worse[group], rows[group], **drawn)
     for row, weight in zip(rows, table["weight"].to_numpy(float), strict=True):
         if weight >= 0.01:
             at, shift = (worse[row], row), (6, 4)

@@ -49,8 +49,8 @@ def splits(best: Allocation, ax: Axes | None = None, **kwargs: object) -> Axes:
             frame.ax.vlines(mine[along], mine["share_low"], mine["share_high"], color=drawn["color"], linewidth=1.0)
         if len(near):
             ranges = near[near[other] == value]
-            band = {"color": drawn["color"], "linewidth": 6.0, "alpha": 0.25}
-            frame.ax.vlines(ranges[along], ranges["share_low"], ranges["share_high"], **band)
+            low, high = ranges["share_low"], ranges["share_high"]
+            frame.ax.vlines(ranges[along], low, high, color=drawn["color"], linewidth=6.0, alpha=0.25)
     frame.counts("x", table[along])
     frame.percent()
     frame.label(f"budget ({best.budget_unit})" if along == "budget" else "N", "share of the store")

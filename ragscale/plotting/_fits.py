@@ -42,7 +42,7 @@ def parity(fit: ManifoldFit | Bootstrap | JointFit | JointBootstrap, ax: Axes | 
     >>> rs.plotting.parity(fit, markersize=3).get_xlabel()
     'observed loss'
     """
-    frame, point = Frame(ax), _parts(fit)[0]
+    frame, point = Frame(ax), parts_of(fit)[0]
     ax, groups = frame.ax, getattr(point, "fits", None)
     points = {"linestyle": "", "marker": "o", "markersize": 4, "alpha": 0.7}
     ends: list[float] = []
@@ -100,8 +100,8 @@ def residuals(fit: ManifoldFit | Bootstrap, ax: Axes | None = None, *, against: 
     """
     if against not in {"N", "D", "R"}:
         raise ConfigError(f"residuals(against={against!r}): must be 'N', 'D' or 'R'")
-    frame, point = Frame(ax), _parts(fit)[0]
-    values = np.asarray(_store(point) if against == "R" else point.data[against], dtype=float)
+    frame, point = Frame(ax), parts_of(fit)[0]
+    values = np.asarray(store_of(point) if against == "R" else point.data[against], dtype=float)
     percent = 100 * (_observed(point) / point.to_frame()["predicted"].to_numpy() - 1)
     points = {"linestyle": "", "marker": "o", "markersize": 4, "alpha": 0.7}
     for size, colour in frame.colours(point.data["N"]):
@@ -152,9 +152,9 @@ def slices(
     """
     if along not in {"R", "D"}:
         raise ConfigError(f"slices(along={along!r}): must be 'R' or 'D'")
-    frame, (point, boot) = Frame(ax), _parts(fit)
+    frame, (point, boot) = Frame(ax), parts_of(fit)
     ax, data = frame.ax, point.data
-    store, tokens, observed = np.asarray(_store(point), float), np.asarray(data["D"], float), _observed(point)
+    store, tokens, observed = np.asarray(store_of(point), float), np.asarray(data["D"], float), _observed(point)
     ratio = float(np.median(data["D"] / data["N"])) if tokens_per_parameter is None else tokens_per_parameter
     for size, colour in frame.colours(data["N"]):
         of_size = np.asarray(data["N"] == size)
@@ -242,8 +242,8 @@ def surface(fit: ManifoldFit | Bootstrap, *, N: float, n_points: int = 40) -> An
     2
     """
     go = require("plotly.graph_objects", "plot")
-    point = _parts(fit)[0]
-    tokens, store = np.asarray(point.data["D"], dtype=float), np.asarray(_store(point), dtype=float)
+    point = parts_of(fit)[0]
+    tokens, store = np.asarray(point.data["D"], dtype=float), np.asarray(store_of(point), dtype=float)
     d, r = np.geomspace(tokens.min(), tokens.max(), n_points), np.linspace(0, store.max(), n_points)
     rows, words = np.asarray(point.data["N"] == N), metric_label(point.data)
     predicted = point.predict(N, d[None, :], r[:, None])
@@ -265,7 +265,7 @@ def surface(fit: ManifoldFit | Bootstrap, *, N: float, n_points: int = 40) -> An
     return figure
 
 
-def _parts(fit: Any) -> tuple[Any, Any]:
+def parts_of(fit: Any) -> tuple[Any, Any]:
     """Return the fit, and the bootstrap where one was given."""
     return (fit.fit, fit) if hasattr(fit, "fit") else (fit, None)
 
@@ -274,5 +274,5 @@ def _observed(fit: Any) -> np.ndarray:
     return np.asarray(fit.data["value"], dtype=float)
 
 
-def _store(fit: Any) -> Any:
+def store_of(fit: Any) -> Any:
     return fit.data["R"] if "R" in fit.data else np.zeros(len(fit.data))

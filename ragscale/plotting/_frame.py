@@ -63,7 +63,8 @@ class Frame:
 
     def mark(self, x: float, **style: Any) -> None:
         """Draw a place on the axis as a dashed line."""
-        self.ax.axvline(x, **{"color": self.muted, "linewidth": 0.8, "linestyle": "--", "zorder": 0, **style})
+        drawn: dict[str, Any] = {"color": self.muted, "linewidth": 0.8, "linestyle": "--", "zorder": 0, **style}
+        self.ax.axvline(x, **drawn)
 
     def label(self, x: str, y: str, title: str = "") -> None:
         """Label both axes: a name of `LABELS`, or words."""
@@ -110,12 +111,9 @@ class Frame:
         if not unique or set(unique) == {""}:
             return
         place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0} if self.own else {}
-        columns = {"ncols": 1 + (len(unique) - 1) // _MOST_NAMES}
-        self.ax.legend(
-            list(unique.values()),
-            list(unique),
-            **{"title": title or None, "fontsize": "small", "title_fontsize": "small", **place, **columns, **options},
-        )
+        size = {"fontsize": "small", "title_fontsize": "small", "ncols": 1 + (len(unique) - 1) // _MOST_NAMES}
+        drawn: dict[str, Any] = {"title": title or None, **size, **place, **options}
+        self.ax.legend(list(unique.values()), list(unique), **drawn)
 
     def empty(self, why: str) -> Axes:
         """Say in the middle of the axes why nothing is drawn, and return them."""

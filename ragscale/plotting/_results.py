@@ -80,8 +80,8 @@ def knee(found: Knee, ax: Axes | None = None, **kwargs: object) -> Axes:
     beyond = table[table["status"] != "found"]
     if len(beyond):
         along = _varying(table, ["N", "R"])
-        hollow = {"marker": "s", "linestyle": "", "markersize": 10, "markerfacecolor": "none", "color": frame.muted}
-        frame.ax.plot(beyond[along], beyond["D"], label="not found in the range", **hollow)
+        hollow: dict[str, Any] = {"marker": "s", "linestyle": "", "markersize": 10, "markerfacecolor": "none"}
+        frame.ax.plot(beyond[along], beyond["D"], label="not found in the range", color=frame.muted, **hollow)
         frame.legend()
     frame.ax.set_ylabel("knee D (tokens)")
     return frame.ax
@@ -279,7 +279,8 @@ def costs(plan: Planned, ax: Axes | None = None, **kwargs: object) -> Axes:
     for i, (column, name) in enumerate((("device_hours", plan.device), ("cpu_hours", "processor"))):
         hours = np.nan_to_num(table[column].to_numpy(float))
         if hours.any():
-            frame.ax.barh(rows, hours, left=left, **{"color": f"C{i}", "label": name, **kwargs})
+            drawn: dict[str, Any] = {"color": f"C{i}", "label": name, **kwargs}
+            frame.ax.barh(rows, hours, left=left, **drawn)
             left += hours
     frame.label("hours", "")
     if not left.any():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,12 +54,15 @@ def split_layout(
     scale, unit = _unit(T)
     _draw_documents(ax, split, scale)
     for row, (D, R) in enumerate(cells, 1):
-        bars = {"height": 0.62, **kwargs}
-        ax.barh(-row, T * scale, **{**bars, "color": _UNUSED})
-        ax.barh(-row, D * scale, **{"color": _PRETRAINING, **bars})
-        ax.barh(-row, R * scale, left=(T - R) * scale, **{"color": _STORE, **bars})
+        bars: dict[str, Any] = {"height": 0.62, **kwargs}
+        trained: dict[str, Any] = {"color": _PRETRAINING, **bars}
+        stored: dict[str, Any] = {"color": _STORE, **bars}
+        bars.pop("color", None)
+        ax.barh(-row, T * scale, color=_UNUSED, **bars)
+        ax.barh(-row, D * scale, **trained)
+        ax.barh(-row, R * scale, left=(T - R) * scale, **stored)
         if D + R > T:
-            ax.barh(-row, (D + R - T) * scale, left=(T - R) * scale, **{**bars, "color": _SHARED})
+            ax.barh(-row, (D + R - T) * scale, left=(T - R) * scale, color=_SHARED, **bars)
         for tokens, middle, name in ((D, D / 2, "D"), (R, T - R / 2, "R")):
             if tokens > 0.12 * T:
                 ax.text(

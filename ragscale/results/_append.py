@@ -16,7 +16,7 @@ from ragscale._files import atomic_write, disk_errors, locked
 from ragscale._typing import ResultsLike
 from ragscale.errors import ResultsError, ResultsWarning
 from ragscale.results._csv import separator
-from ragscale.results._files import _encode
+from ragscale.results._files import encode_table
 from ragscale.results._read import READERS, suffix_of
 from ragscale.results._table import validate
 
@@ -68,7 +68,7 @@ def append(results: ResultsLike, path: str | os.PathLike[str]) -> None:
         # that the new rows hold no R = 0 says nothing: the file may
         warnings.filterwarnings("ignore", message="no row has R = 0", category=ResultsWarning)
         rows = validate(results)
-    added = _encode(rows, suffix)
+    added = encode_table(rows, suffix)
     target = Path(os.path.realpath(path))
     with locked(target.with_name(f".{target.name}.lock"), keep=False):
         before = _content(path)
@@ -102,7 +102,7 @@ def _joined(path: Path, suffix: str, before: bytes, rows: pd.DataFrame, added: b
             ) from error
     if suffix == ".jsonl":
         return before + (b"" if before.endswith(b"\n") else b"\n") + added
-    return _joined_csv(path, before, rows) if suffix == ".csv" else _encode(table, suffix)
+    return _joined_csv(path, before, rows) if suffix == ".csv" else encode_table(table, suffix)
 
 
 def _whole_rows(path: Path, content: bytes) -> bytes:
@@ -160,5 +160,5 @@ def _joined_csv(path: Path, before: bytes, rows: pd.DataFrame) -> bytes:
         writer.writerow([*lines[0], *new])
         writer.writerows([*row, *[""] * len(new)] for row in lines[1:])
         before = buffer.getvalue().encode()
-    aligned = _encode(rows.reindex(columns=[*header, *new]), ".csv").partition(b"\n")[2]
+    aligned = encode_table(rows.reindex(columns=[*header, *new]), ".csv").partition(b"\n")[2]
     return before + (b"" if before.endswith((b"\n", b"\r")) else b"\n") + aligned

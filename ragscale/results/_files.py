@@ -91,12 +91,12 @@ def write(results: ResultsLike, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     suffix = suffix_of(path)
-    content = _encode(validate(results), suffix)
+    content = encode_table(validate(results), suffix)
     with atomic_write(path) as file:
         file.write(content)
 
 
-def _encode(table: pd.DataFrame, suffix: str) -> bytes:
+def encode_table(table: pd.DataFrame, suffix: str) -> bytes:
     if suffix == ".jsonl":
         return _to_jsonl(table)
     buffer = io.BytesIO()

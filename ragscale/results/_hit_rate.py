@@ -257,10 +257,11 @@ def hit_rate_curve(
     """
     if kind not in {"auto", "monotone", "hill"}:
         raise ConfigError(f"kind = {kind!r} must be 'auto', 'monotone' or 'hill'")
+    given: Any = source
     if hasattr(source, "results") and hasattr(source, "samples"):
-        samples = source.samples if samples is None else samples
-        source = source.results
-    R, observed, questions = _rates(source, task, n_questions)
+        samples = given.samples if samples is None else samples
+        given = given.results
+    R, observed, questions = _rates(given, task, n_questions)
     hits = None if samples is None else _hits(samples, task, R)
     if hits is not None:
         observed = np.nanmean(hits, axis=0)

@@ -41,10 +41,10 @@ Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
 Item = TypeVar("Item")
 
-_SCHEMA, _VERSION = "ragscale.retriever", 1
+SCHEMA, VERSION = "ragscale.retriever", 1
 _MOST_HITS = 1 << 31  # 24 GiB of rows and scores
-_DESCRIPTION, _PASSAGES = "retriever.json", "passages.jsonl"
-_FIELDS = {
+DESCRIPTION, _PASSAGES = "retriever.json", "passages.jsonl"
+FIELDS = {
     "class": str,
     "arguments": dict,
     "missing_arguments": list,
@@ -90,7 +90,7 @@ class Retriever(Sealed, ABC):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
-        self._arguments = _bind(cls, args, kwargs)
+        self._arguments = bound_arguments(cls, args, kwargs)
         return self
 
     # What a subclass writes
@@ -109,7 +109,7 @@ class Retriever(Sealed, ABC):
 
     def _search_nested(
         self, queries: Sequence[str], k: int, n_passages_per_store: Sequence[int]
-    ) -> Sequence[tuple[ArrayLike, ArrayLike]]:
+    ) -> Sequence[tuple[ArrayLike, ArrayLike] | Hits]:
         """Return what an index over each prefix alone would: one (rows, scores) per store.
 
         ``n_passages_per_store`` holds increasing counts, from 1 to `n_passages`. The default indexes each prefix
@@ -126,7 +126,7 @@ class Retriever(Sealed, ABC):
 
     def _save_arguments(self, directory: Path) -> dict[str, Any]:
         """Return the constructor's arguments as JSON-able values; others may be written into the directory."""
-        return {name: value for name, value in self._arguments.items() if _is_json(value)}
+        return {name: value for name, value in self._arguments.items() if is_json(value)}
 
     @classmethod
     def _load_arguments(cls, directory: Path, stored: dict[str, Any]) -> dict[str, Any]:
@@ -335,7 +335,7 @@ class Retriever(Sealed, ABC):
         with disk_errors(directory), locked(lock, keep=False):
             recover_folder(directory)
             remove_leftovers(directory)
-            if directory.exists() and any(directory.iterdir()) and not (directory / _DESCRIPTION).exists():
+            if directory.exists() and any(directory.iterdir()) and not (directory / DESCRIPTION).exists():
                 raise ConfigError(f"{directory} holds other files; give a new or empty directory")
             with whole_folder(directory, ours=_saved_files(directory)) as folder:
                 self._write(folder, passages if store_passages else None)
@@ -349,7 +349,7 @@ class Retriever(Sealed, ABC):
             with atomic_write(folder / _PASSAGES, "w", **_TEXT) as file:
                 file.writelines(json.dumps(_fields(passage), ensure_ascii=False) + "\n" for passage in stored)
         description = {
-            "class": _name(type(self)),
+            "class": name_of(type(self)),
             "arguments": arguments,
             "missing_arguments": sorted(set(self._arguments) - set(arguments)),
             "n_passages": self.n_passages,
@@ -357,7 +357,7 @@ class Retriever(Sealed, ABC):
             "passages_digest": passages_digest(self.passages),
             "files": file_digests(folder),
         }
-        write_json(folder / _DESCRIPTION, description, schema=_SCHEMA, version=_VERSION)
+        write_json(folder / DESCRIPTION, description, schema=SCHEMA, version=VERSION)
 
     @classmethod
     def load(
@@ -381,11 +381,11 @@ class Retriever(Sealed, ABC):
         """
         directory = Path(path)
         recover_folder(directory)
-        if not (directory / _DESCRIPTION).exists():
-            raise CheckpointError(f"{directory} holds no saved retriever ({_DESCRIPTION} is missing)")
-        description = read_json(directory / _DESCRIPTION, schema=_SCHEMA, version=_VERSION, fields=_FIELDS)
-        kind = _class_named(cls, description["class"], directory)
-        _check_files(directory, description["files"])
+        if not (directory / DESCRIPTION).exists():
+            raise CheckpointError(f"{directory} holds no saved retriever ({DESCRIPTION} is missing)")
+        description = read_json(directory / DESCRIPTION, schema=SCHEMA, version=VERSION, fields=FIELDS)
+        kind = class_named(cls, description["class"], directory)
+        check_files(directory, description["files"])
         missing = [name for name in description["missing_arguments"] if name not in arguments]
         if missing:
             raise CheckpointError(
@@ -492,13 +492,13 @@ def _read_passages(directory: Path) -> tuple[Passage, ...]:
 def _saved_files(directory: Path) -> set[str]:
     """Return the files below a directory that an earlier `save` wrote, as far as its description can still tell."""
     try:
-        description = read_json(directory / _DESCRIPTION, schema=_SCHEMA, version=_VERSION, fields=_FIELDS)
+        description = read_json(directory / DESCRIPTION, schema=SCHEMA, version=VERSION, fields=FIELDS)
     except RagscaleError:
-        return {_DESCRIPTION}
-    return {_DESCRIPTION, *description["files"]}
+        return {DESCRIPTION}
+    return {DESCRIPTION, *description["files"]}
 
 
-def _check_files(directory: Path, digests: Mapping[str, str]) -> None:
+def check_files(directory: Path, digests: Mapping[str, str]) -> None:
     problems = []
     for name, digest in digests.items():
         if not (directory / name).exists():
@@ -535,7 +535,7 @@ def _signature(cls: type) -> inspect.Signature:
     return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
-def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def bound_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the constructor's arguments by name, defaults included."""
     try:
         bound = _signature(cls).bind(*args, **kwargs)
@@ -545,7 +545,7 @@ def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str,
     return dict(bound.arguments)
 
 
-def _is_json(value: Any) -> bool:
+def is_json(value: Any) -> bool:
     try:
         return json.loads(json.dumps(value, allow_nan=False)) == (list(value) if isinstance(value, tuple) else value)
     except (TypeError, ValueError):
@@ -553,16 +553,16 @@ def _is_json(value: Any) -> bool:
 
 
 def _short(value: Any) -> Any:
-    if _is_json(value):
+    if is_json(value):
         return value
     return getattr(value, "__qualname__", None) or f"{type(value).__name__}(...)"
 
 
-def _name(cls: type) -> str:
+def name_of(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def _class_named(cls: type[Any], name: str, directory: Path) -> type[Any]:
+def class_named(cls: type[Any], name: str, directory: Path) -> type[Any]:
     """Find the class that saved a retriever among ``cls`` and the subclasses known to this process."""
     if name.startswith("ragscale.retrieval."):
         import ragscale.retrieval
@@ -571,10 +571,10 @@ def _class_named(cls: type[Any], name: str, directory: Path) -> type[Any]:
     known, queue = {}, [cls]
     while queue:
         one = queue.pop()
-        known[_name(one)] = one
+        known[name_of(one)] = one
         queue.extend(one.__subclasses__())
     if name in known:
         return known[name]
     if inspect.isabstract(cls):
         raise CheckpointError(f"{directory} was saved by {name}, which is not loaded: import it first")
-    raise CheckpointError(f"{directory} was saved by {name}, not by {_name(cls)}: load it with that class")
+    raise CheckpointError(f"{directory} was saved by {name}, not by {name_of(cls)}: load it with that class")

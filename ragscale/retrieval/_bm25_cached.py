@@ -11,14 +11,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from ragscale.retrieval._bm25_numba import _compiled
+from ragscale.retrieval._bm25_numba import compiled
 
 _LAST = 0xFFFFFFFF
 _FEW = 12
 
 
-@_compiled
-def fill_impacts(postings, length_class, idf, norms, places, n_holding, impacts):  # noqa: PLR0917
+@compiled
+def fill_impacts(  # noqa: PLR0917
+    postings: tuple[np.ndarray, np.ndarray, np.ndarray],
+    length_class: np.ndarray,
+    idf: np.ndarray,
+    norms: np.ndarray,
+    places: np.ndarray,
+    n_holding: np.ndarray,
+    impacts: np.ndarray,
+):
     """Write every posting's contribution in every store: that of term t in store s from ``places[t, s]`` on."""
     starts, rows, counts = postings
     for term in range(len(starts) - 1):
@@ -31,8 +39,8 @@ def fill_impacts(postings, length_class, idf, norms, places, n_holding, impacts)
                 impacts[at + i] = np.float32(weight * (count / (norm + count)))
 
 
-@_compiled
-def _first_in_order(keys, n, k, stack):
+@compiled
+def _first_in_order(keys: np.ndarray, n: int, k: int, stack: np.ndarray):
     """Put the k largest of ``keys[:n]`` first, falling: a quicksort that leaves alone what comes after them."""
     depth = 0
     stack[0, 0], stack[0, 1] = 0, n - 1
@@ -65,8 +73,18 @@ def _first_in_order(keys, n, k, stack):
             keys[place] = key
 
 
-@_compiled
-def search_cached(terms, bounds, starts, rows, places, n_holding, impacts, n_in_store, k):  # noqa: PLR0917
+@compiled
+def search_cached(  # noqa: PLR0917
+    terms: np.ndarray,
+    bounds: np.ndarray,
+    starts: np.ndarray,
+    rows: np.ndarray,
+    places: np.ndarray,
+    n_holding: np.ndarray,
+    impacts: np.ndarray,
+    n_in_store: np.ndarray,
+    k: int,
+):
     """Return rows and scores, (n_stores, n_queries, k), best first, from the impacts that `fill_impacts` wrote."""
     n_queries, n_stores = len(bounds) - 1, len(n_in_store)
     found = np.full((n_stores, n_queries, k), -1, dtype=np.int64)

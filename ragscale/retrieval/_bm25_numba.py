@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numba
 import numpy as np
 
 BLOCK = 16384
 
 
-def _compiled(function):
+def compiled(function: Callable[..., Any]):
     try:
         return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # nowhere to cache: a read-only installation without a home directory
         return numba.njit(nogil=True)(function)
 
 
-@_compiled
-def _worse(score, row, other_score, other_row):
+@compiled
+def _worse(score: float, row: int, other_score: float, other_row: int):
     return score < other_score or (score == other_score and row > other_row)
 
 
-@_compiled
-def _push(scores, rows, size, score, row):
+@compiled
+def _push(scores: np.ndarray, rows: np.ndarray, size: int, score: float, row: int):
     """Keep the best of what was pushed in a heap whose root is the worst kept; return the new size."""
     k = len(scores)
     if size < k:
@@ -51,8 +54,8 @@ def _push(scores, rows, size, score, row):
     return size
 
 
-@_compiled
-def _sort(scores, rows, size):
+@compiled
+def _sort(scores: np.ndarray, rows: np.ndarray, size: int):
     """Turn the heap into falling scores, equal ones by rising row."""
     while size > 1:
         size -= 1
@@ -72,8 +75,8 @@ def _sort(scores, rows, size):
         scores[place], rows[place] = score, row
 
 
-@_compiled
-def _find(rows, low, high, row):
+@compiled
+def _find(rows: np.ndarray, low: int, high: int, row: int):
     """Return where ``row`` stands in ``rows[low:high]``, or -1."""
     n = high - low
     if n == 0:
@@ -87,8 +90,8 @@ def _find(rows, low, high, row):
     return low
 
 
-@_compiled
-def _first_from(rows, low, high, row):
+@compiled
+def _first_from(rows: np.ndarray, low: int, high: int, row: int):
     """Return the first place in ``rows[low:high]`` that holds ``row`` or more."""
     while low < high:
         middle = (low + high) >> 1
@@ -99,9 +102,21 @@ def _first_from(rows, low, high, row):
     return low
 
 
-@_compiled
+@compiled
 def search(  # noqa: PLR0917
-    terms, bounds, postings, length_class, impacts, whole_idf, whole_norm, idf, n_holding, norms, n_in_store, k, reserve
+    terms: np.ndarray,
+    bounds: np.ndarray,
+    postings: tuple[np.ndarray, np.ndarray, np.ndarray],
+    length_class: np.ndarray,
+    impacts: np.ndarray,
+    whole_idf: np.ndarray,
+    whole_norm: np.ndarray,
+    idf: np.ndarray,
+    n_holding: np.ndarray,
+    norms: np.ndarray,
+    n_in_store: np.ndarray,
+    k: int,
+    reserve: int,
 ):
     """Return rows and scores, (n_stores, n_queries, k), best first, and which (store, query) are not yet proven.
 
@@ -224,8 +239,18 @@ def search(  # noqa: PLR0917
     return found, best, is_open
 
 
-@_compiled
-def search_open(terms, bounds, postings, length_class, idf, n_holding, norm, n_rows, k):  # noqa: PLR0917
+@compiled
+def search_open(  # noqa: PLR0917
+    terms: np.ndarray,
+    bounds: np.ndarray,
+    postings: tuple[np.ndarray, np.ndarray, np.ndarray],
+    length_class: np.ndarray,
+    idf: np.ndarray,
+    n_holding: np.ndarray,
+    norm: np.ndarray,
+    n_rows: int,
+    k: int,
+):
     """Return rows and scores, (n_queries, k), best first, of one store by scoring every passage of it."""
     starts, rows, counts = postings
     n_queries = len(bounds) - 1

@@ -167,7 +167,7 @@ class DenseRetriever(Retriever):
             load_faiss()
         else:
             torch_device(self.device)  # known before the passages are encoded
-        texts = _Texts(passages)
+        texts = Texts(passages)
         self._encoder = self.encoder.fitted(texts)
         vectors, self._truncation = embed(
             self._encoder,
@@ -237,7 +237,7 @@ class DenseRetriever(Retriever):
         if isinstance(self.train, np.ndarray):
             vectors = self.train
         else:
-            given = [self.train] if isinstance(self.train, str) else self.train
+            given = [self.train] if isinstance(self.train, str) else self.train or ()
             texts = [one.text if isinstance(one, Passage) else one for one in given]
             vectors, _ = embed(self._encoder, texts, cache=self.cache, block_size=self.block_size)
         if vectors.ndim != 2 or vectors.shape[1] != self._encoder.dim:
@@ -546,7 +546,7 @@ class DenseRetriever(Retriever):
         ]
 
 
-class _Texts(Sequence[str]):
+class Texts(Sequence[str]):
     """The texts of passages, read when they are asked for."""
 
     def __init__(self, passages: Sequence[Passage]) -> None:

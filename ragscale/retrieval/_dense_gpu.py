@@ -12,7 +12,7 @@ Q queries, N vectors of a block, M candidates, W width of a vector, K hits.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -258,7 +258,7 @@ class DeviceVectors:
         return self.torch.from_numpy(np.array(self.vectors[left:right])).to(self.device)
 
     @contextlib.contextmanager
-    def _true_float32(self) -> Iterator[None]:
+    def _true_float32(self) -> Generator[None]:
         matmul = self.torch.backends.cuda.matmul
         try:
             name, wanted, before = "allow_tf32", False, matmul.allow_tf32

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -279,7 +279,7 @@ def _as_scores(distances: Floats, rows: Rows, metric: str) -> Scores:
 
 
 @contextmanager
-def _threads(n: int) -> Iterator[None]:
+def _threads(n: int) -> Generator[None]:
     """Let faiss use n threads for a while: with one, a graph is the same in every run."""
     faiss = load_faiss()
     before = faiss.omp_get_max_threads()

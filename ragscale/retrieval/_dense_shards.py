@@ -14,7 +14,7 @@ from ragscale._files import read_json, write_json
 from ragscale.errors import ConfigError
 from ragscale.passages import Passage
 from ragscale.retrieval._base import Retriever
-from ragscale.retrieval._dense import Answer, DenseRetriever, _Texts
+from ragscale.retrieval._dense import Answer, DenseRetriever, Texts
 from ragscale.retrieval._embeddings import embed_queries
 from ragscale.retrieval._encoder import Encoder
 from ragscale.retrieval._shards import merged
@@ -64,7 +64,7 @@ class ShardedDenseRetriever(Retriever):
         self.template, self.shard_size, self.directory = template, whole_or_zero(shard_size), directory
 
     def _index(self, passages: Sequence[Passage]) -> None:
-        self._encoder = self.template.encoder.fitted(_Texts(passages))
+        self._encoder = self.template.encoder.fitted(Texts(passages))
         options = {**self.template._arguments, "encoder": self._encoder}
         self._shards: list[DenseRetriever] = []
         starts = range(0, len(passages), self.shard_size)

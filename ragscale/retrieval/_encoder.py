@@ -27,7 +27,7 @@ from ragscale._files import (
 )
 from ragscale._scripts import all_whole
 from ragscale.errors import CheckpointError, ConfigError, RagscaleError
-from ragscale.retrieval._base import _bind, _class_named, _is_json, _name
+from ragscale.retrieval._base import bound_arguments, class_named, is_json, name_of
 from ragscale.retrieval._sealed import Sealed, unsealed
 
 Kind = Literal["passage", "query"]
@@ -88,7 +88,7 @@ class Encoder(Sealed, ABC):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
-        self._arguments = _bind(cls, args, kwargs)
+        self._arguments = bound_arguments(cls, args, kwargs)
         return self
 
     # What a subclass writes
@@ -112,7 +112,7 @@ class Encoder(Sealed, ABC):
 
     def _fingerprint(self) -> dict[str, Any]:
         """Return JSON-able values that differ whenever vectors would; by default the constructor's arguments."""
-        unknown = sorted(name for name, value in self._arguments.items() if not _is_json(value))
+        unknown = sorted(name for name, value in self._arguments.items() if not is_json(value))
         if unknown:
             raise ConfigError(
                 f"{type(self).__name__} holds {', '.join(unknown)}, which cannot be written as JSON: "
@@ -206,29 +206,29 @@ class Encoder(Sealed, ABC):
     @property
     def digest(self) -> str:
         """SHA-256 that names this encoder: equal digests mean equal vectors, up to the machine's rounding."""
-        return value_digest({"class": _name(type(self)), **self._fingerprint()})
+        return value_digest({"class": name_of(type(self)), **self._fingerprint()})
 
     def describe(self) -> dict[str, Any]:
         """Return the encoder's kind, dimensions and arguments, and how much text was cut off if it counts that."""
-        arguments = {name: value for name, value in self._arguments.items() if _is_json(value)}
+        arguments = {name: value for name, value in self._arguments.items() if is_json(value)}
         return {"encoder": type(self).__name__, "dim": self.dim, "parameters": arguments}
 
     @property
     def is_storable(self) -> bool:
         """Whether `save` works: every argument of the constructor can be written as JSON."""
-        return all(_is_json(value) for value in self._arguments.values())
+        return all(is_json(value) for value in self._arguments.values())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the constructor's arguments, what was learned, and the digest into a directory."""
         if not self.is_storable:
-            names = sorted(name for name, value in self._arguments.items() if not _is_json(value))
+            names = sorted(name for name, value in self._arguments.items() if not is_json(value))
             raise ConfigError(f"{type(self).__name__} cannot be saved: {', '.join(names)} cannot be written as JSON")
         directory = Path(path)
         recover_folder(directory)
         with whole_folder(directory, ours=_saved_files(directory)) as folder:
             self._save(folder)
             description = {
-                "class": _name(type(self)),
+                "class": name_of(type(self)),
                 "arguments": self._arguments,
                 "digest": self.digest,
                 "files": file_digests(folder),
@@ -251,7 +251,7 @@ class Encoder(Sealed, ABC):
         check_fields({"files": files}, {"files": dict}, name=str(directory / _DESCRIPTION))
         for name, digest in files.items():
             check_digest(directory / name, str(digest))
-        kind = _class_named(cls, description["class"], directory)
+        kind = class_named(cls, description["class"], directory)
         signature = inspect.signature(kind)
         with damaged(directory):
             known = signature.parameters

@@ -294,7 +294,8 @@ class CheckpointEncoder(TransformerEncoder):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         device: str = "auto",
     ) -> None:
-        self.checkpoint = os.fspath(getattr(checkpoint, "path", checkpoint))
+        where: Any = getattr(checkpoint, "path", checkpoint)
+        self.checkpoint: str = os.fspath(where)
         super().__init__(
             self.checkpoint,
             pooling=pooling,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -110,7 +110,7 @@ class Tuning(Result):
     score: float
     table: pd.DataFrame
 
-    _absent: ClassVar[dict[str, str]] = {
+    _absent: ClassVar[Mapping[str, str]] = {
         "plot": "a handful of weightings with one score each: to_frame()",
         "to_json": "it holds a function; keep weights, from which weighted_sum(weights) makes it again",
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,7 +58,7 @@ def _then_sealed(init: Any) -> Any:
 
 
 @contextmanager
-def unsealed(one: Sealed) -> Iterator[None]:
+def unsealed(one: Sealed) -> Generator[None]:
     """Let the methods of a subclass set attributes, in this thread."""
     objects = _inside.__dict__.setdefault("objects", [])
     objects.append(id(one))

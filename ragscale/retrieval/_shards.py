@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ragscale._files import read_json, recover_folder
 from ragscale.errors import CheckpointError, ConfigError
 from ragscale.passages import Passage
-from ragscale.retrieval._base import _DESCRIPTION, _FIELDS, _SCHEMA, _VERSION, Retriever, _check_files
+from ragscale.retrieval._base import DESCRIPTION, FIELDS, SCHEMA, VERSION, Retriever, check_files
 from ragscale.retrieval._bm25 import BM25Retriever
 from ragscale.retrieval._dense import Answer, DenseRetriever
 from ragscale.retrieval._dense_exact import ordered
@@ -93,7 +93,7 @@ def search_shards(
     """
     descriptions = [_description(path) for path in paths]
     for path, described in zip(paths, descriptions, strict=True):
-        _check_files(path, described["files"])
+        check_files(path, described["files"])
     kinds = {described["class"].rpartition(":")[2] for described in descriptions}
     if len(kinds) != 1 or not kinds <= set(_KINDS):
         raise CheckpointError(f"{paths[0].parent} holds shards of {', '.join(sorted(kinds))}: they cannot be searched")
@@ -105,9 +105,9 @@ def search_shards(
 
 def _description(path: Path) -> dict[str, Any]:
     recover_folder(path)
-    if not (path / _DESCRIPTION).exists():
-        raise CheckpointError(f"{path} holds no saved retriever ({_DESCRIPTION} is missing)")
-    return read_json(path / _DESCRIPTION, schema=_SCHEMA, version=_VERSION, fields=_FIELDS)
+    if not (path / DESCRIPTION).exists():
+        raise CheckpointError(f"{path} holds no saved retriever ({DESCRIPTION} is missing)")
+    return read_json(path / DESCRIPTION, schema=SCHEMA, version=VERSION, fields=FIELDS)
 
 
 class _Shards:

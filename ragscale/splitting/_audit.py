@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
@@ -42,7 +43,7 @@ class AuditReport(Result):
     checks: pd.DataFrame
     measures: dict[str, Any] = field(default_factory=dict)
 
-    _absent: ClassVar[dict[str, str]] = {
+    _absent: ClassVar[Mapping[str, str]] = {
         "plot": "checks are passed or not; ragscale.plotting.split_layout(split) draws the split itself"
     }
 
@@ -110,7 +111,7 @@ def audit(
     """
     seed = rng if isinstance(rng, int) else int(np.random.default_rng(rng).integers(2**31))
     D = split.n_tokens // 2 if D is None else D
-    checks = _Checks()
+    checks, measures = _Checks(), {}
     checks.run("files are those of the manifest", _check_files, split)
     if checks.ok:
         checks.run("tokens, documents and offsets agree", _check_counts, split)
@@ -121,7 +122,8 @@ def audit(
         checks.run("texts give these tokens and passages", _check_texts, split, sample, seed)
         likeness = Likeness(split, D, sample, seed, measure=measure and checks.ok)
         checks.run("no text occurs twice", _check_duplicates, split, likeness)
-    measures = likeness.measures() if measure and checks.ok else {}
+        if measure and checks.ok:
+            measures = likeness.measures()
     return AuditReport(checks=pd.DataFrame(checks.rows, columns=["check", "ok", "detail"]), measures=measures)
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
 
@@ -275,7 +275,7 @@ class SplitJob:
     max_rejected = 1.0
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Generator[None]:
         """Keep a second run out of the folder; the lock goes with the process, however it ends."""
         lock = locked(self.out / ".ragscale.lock", wait=False, keep=False)
         try:

@@ -102,8 +102,9 @@ def as_decontamination(decontaminate: Decontamination | Questions | None) -> Dec
     """Return the settings, or None when there is nothing to look for."""
     if isinstance(decontaminate, Decontamination):
         return decontaminate
-    empty = decontaminate is None or (isinstance(decontaminate, Sequence | Mapping) and not decontaminate)
-    return None if empty else Decontamination(decontaminate)
+    if decontaminate is None or (isinstance(decontaminate, Sequence | Mapping) and not decontaminate):
+        return None
+    return Decontamination(decontaminate)
 
 
 def _texts(examples: Iterable[Any]) -> Iterable[str]:

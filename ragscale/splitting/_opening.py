@@ -6,7 +6,7 @@ import contextlib
 import gzip
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -26,7 +26,7 @@ class LineTooLong(Exception):
 
 
 @contextmanager
-def open_binary(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def open_binary(path: str | os.PathLike[str]) -> Generator[IO[bytes]]:
     """Open a file for reading bytes, decompressing ``.gz`` and ``.zst``.
 
     Raises
@@ -81,7 +81,7 @@ def _without_mark(line: bytes, name: str) -> bytes:
 
 
 @contextmanager
-def _damage(name: str) -> Iterator[None]:
+def _damage(name: str) -> Generator[None]:
     try:
         with disk_errors(name, "read", error=SplitError):
             yield

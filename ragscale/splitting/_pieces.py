@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def finished_piece(directory: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def piece(directory: Path) -> Iterator[Path]:
+def piece(directory: Path) -> Generator[Path]:
     """Give an empty folder that takes the name ``directory`` at the end, unless another attempt was faster."""
     temporary = attempt_name(directory)
     try:

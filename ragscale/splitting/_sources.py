@@ -175,12 +175,11 @@ Documents: TypeAlias = (
 
 def as_source(documents: Documents) -> Source | Iterable[Any]:
     """Take a source, paths of files, or any iterable of documents."""
-    if isinstance(documents, str | os.PathLike):
-        documents = [documents]
-    if isinstance(documents, list | tuple) and documents and all(isinstance(d, str | os.PathLike) for d in documents):
-        return _source_by_suffix([Path(d) for d in documents])
-    if isinstance(documents, Iterable):
-        return documents
+    given: Any = [documents] if isinstance(documents, str | os.PathLike) else documents
+    if isinstance(given, list | tuple) and given and all(isinstance(one, str | os.PathLike) for one in given):
+        return _source_by_suffix([Path(one) for one in given])
+    if isinstance(given, Iterable):
+        return given
     raise ConfigError(
         f"documents must be an iterable of Document, a source (read_jsonl, read_parquet, ...) or paths, "
         f"got {type(documents).__name__}"

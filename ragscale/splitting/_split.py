@@ -23,7 +23,7 @@ from ragscale.splitting._stream import TokenStream
 from ragscale.splitting._tokenizers import SplitTokenizer, to_hugging_face
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
     from ragscale.splitting._audit import AuditOptions, AuditReport
     from ragscale.splitting._tokenizers import TokenizerSource

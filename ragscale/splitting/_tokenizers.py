@@ -18,7 +18,7 @@ from ragscale.errors import CheckpointError, ConfigError, SplitError
 from ragscale.passages import Document
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
     from ragscale._typing import Tokenizer
 
@@ -86,6 +86,8 @@ def as_split_tokenizer(tokenizer: TokenizerSource, eos_token: str | None = None)
         When it has no fast backend, or the end-of-text token cannot be told.
     """
     backend: Any
+    found: Any
+    given: Any = tokenizer
     if isinstance(tokenizer, SplitTokenizer):
         if eos_token in (None, tokenizer.eos_token):
             return tokenizer
@@ -93,7 +95,7 @@ def as_split_tokenizer(tokenizer: TokenizerSource, eos_token: str | None = None)
     elif isinstance(tokenizer, str | os.PathLike):
         backend, found = _from_path_or_name(os.fspath(tokenizer))
     elif hasattr(tokenizer, "backend_tokenizer"):
-        backend, found = tokenizer.backend_tokenizer, tokenizer.eos_token
+        backend, found = given.backend_tokenizer, given.eos_token
     elif hasattr(tokenizer, "encode_batch") and hasattr(tokenizer, "to_str"):
         backend, found = tokenizer, None
     else:

@@ -71,8 +71,19 @@ def plan_study(
     grid = cells(config, budget=sizes.budget, vocab_size=sizes.vocab_size)
     price = 0.0 if price_per_hour is None else float(price_per_hour)
     ladders = _ladders(config, sizes, grid, chosen)
-    common = {"sizes": sizes, "device": chosen, "n_questions": n_questions, "price": price, "measured": measured}
-    rows = [_cell_row(config, cell, ladder=ladders[cell.model], **common) for cell in grid]
+    rows = [
+        _cell_row(
+            config,
+            cell,
+            sizes=sizes,
+            ladder=ladders[cell.model],
+            device=chosen,
+            n_questions=n_questions,
+            price=price,
+            measured=measured,
+        )
+        for cell in grid
+    ]
     table = pd.DataFrame(rows)
     pieces = _pieces(config, grid, ladders, chosen, n_questions=n_questions, measured=measured)
     before = before_models(config, sizes, grid, n_questions, measured)

@@ -109,8 +109,16 @@ def study_jobs(
     for model in models:
         for seed in config.seeds:
             mine = [cell for cell in grid if cell.model == model.name and cell.seed == seed]
-            common = {"vocab_size": vocab_size, "split": split, "checks": checks, "job": job}
-            pieces = _training_jobs(config, model, seed=seed, tokens=sorted({cell.D for cell in mine}), **common)
+            pieces = _training_jobs(
+                config,
+                model,
+                seed=seed,
+                tokens=sorted({cell.D for cell in mine}),
+                vocab_size=vocab_size,
+                split=split,
+                checks=checks,
+                job=job,
+            )
             jobs += [piece for _, piece in pieces]
             for tokens, piece in pieces:
                 if tokens is not None:

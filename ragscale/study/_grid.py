@@ -55,9 +55,11 @@ class Grid:
                 raise ConfigError(
                     f"{name} = {dict(value)!r} must have 'values' and may have 'unit' ({', '.join(_UNITS)})"
                 )
-            return cls(**value)
+            given: Any = value
+            return cls(**given)
+        values: Any = value
         try:
-            return cls(value)
+            return cls(values)
         except TypeError:
             raise ConfigError(f"{name} = {value!r} must be numbers, or a Grid") from None
 

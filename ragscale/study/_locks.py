@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ragscale.errors import ConfigError, FileError
 
 
 @contextmanager
-def only_run(root: Path) -> Iterator[None]:
+def only_run(root: Path) -> Generator[None]:
     """Hold the study's lock.
 
     Raises
@@ -31,7 +31,7 @@ def only_run(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def only_worker(folder: Path) -> Iterator[None]:
+def only_worker(folder: Path) -> Generator[None]:
     """Hold a job's lock; wait for a worker that outlived its killed run, whose work is then taken over."""
     with locked(folder / ".lock"):
         yield

@@ -247,8 +247,8 @@ def _svg(figure: Figure, salt: str) -> str:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    options = {"bbox_inches": "tight", "facecolor": "white", "metadata": {"Software": None}}
-    figure.savefig(buffer, format="png", dpi=110, **options)
+    metadata = {"Software": None}
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white", metadata=metadata)
     return buffer.getvalue()
 
 

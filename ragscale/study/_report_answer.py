@@ -157,7 +157,7 @@ def _by_task(page: Page, fitted: Fitted, budget: float) -> None:
             continue
         closed = table[table["condition"].isin(["closed-book", "retrieved"])] if "condition" in table else table
         measured = measured_best(closed, budget, surface(fit).rises).get(largest)
-        row = {"task": task, "answer": fit.verdict.text}
+        row: dict[str, Any] = {"task": task, "answer": fit.verdict.text}
         if fit.describes_data:
             row |= {"for pretraining": float(best.D), "for the store": float(best.R)}
         if measured is not None:

@@ -24,13 +24,13 @@ _NOT_HERE = "another_process_loads_it"  # the jobs of the study do, with the use
 
 def check_own(folder: Path, inputs: IndexInputs, folders: dict[str, Path]) -> list[str]:
     """Run the contract of a retriever of the user's own, and look whether it finds anything, before models train."""
-    from ragscale.testing._retriever import _CHECKS
+    from ragscale.testing._retriever import CHECKS
 
     import_own(inputs.modules())
     spec = RetrieverSpec(inputs.retriever)
     notes = []
     with limited_threads(inputs.threads):
-        for name, check in _CHECKS.items():
+        for name, check in CHECKS.items():
             if name == _NOT_HERE:
                 continue
             try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
 @contextmanager
-def limited_threads(n_threads: int) -> Iterator[None]:
+def limited_threads(n_threads: int) -> Generator[None]:
     """Compute with a fixed number of threads, so that sums are taken in one order on every machine of a kind.
 
     torch takes seconds to import: where no one has yet, whoever does so in the block finds the number in its

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ragscale.errors import CheckpointError, ConfigError, ResultsError, ResultsWarning
-from ragscale.results import select  # noqa: F401 - ragscale.study.select is part of the public face
+from ragscale.results import select as select  # noqa: PLC0414 - ragscale.study.select is public
 from ragscale.study._jobs import Job, folder_of, require_outputs
 from ragscale.study._plan import Cell
 
@@ -98,7 +98,7 @@ def with_source(rows: pd.DataFrame, split: Split, source: str) -> pd.DataFrame:
 
 
 @contextmanager
-def part_of_a_table() -> Iterator[None]:
+def part_of_a_table() -> Generator[None]:
     """Read or write rows whose closed book is in the file of the study's first way to read."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="no row has R = 0", category=ResultsWarning)

@@ -11,7 +11,7 @@ import contextlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def _begin(places: Any) -> None:
 
 
 @contextlib.contextmanager
-def _main_hidden() -> Iterator[None]:
+def _main_hidden() -> Generator[None]:
     """Keep processes that start now from importing the running script, which may have no guard against that."""
     main = sys.modules["__main__"]
     kept = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}

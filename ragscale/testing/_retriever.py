@@ -78,7 +78,7 @@ def check_retriever(factory: Factory) -> list[str]:
     """
     if os.environ.get(_INSIDE):  # the fresh process runs the file that defines the class, and so may come here again
         return []
-    return run_checks(_CHECKS, factory)
+    return run_checks(CHECKS, factory)
 
 
 def _passages(n: int = 60) -> list[Passage]:
@@ -302,7 +302,7 @@ def _another_class_is_refused(factory: Factory) -> None:
         _assert_refused(lambda: Other.load(directory), "another class")
 
 
-_CHECKS: dict[str, Callable[[Factory], bool | None]] = {
+CHECKS: dict[str, Callable[[Factory], bool | None]] = {
     check.__name__.removeprefix("_"): check
     for check in (
         _search_before_index,

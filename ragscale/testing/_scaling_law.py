@@ -10,7 +10,7 @@ import pandas as pd
 
 from ragscale.errors import ConfigError, RagscaleError
 from ragscale.fitting import ScalingLaw, SeparableLaw, Theta, fit_manifold
-from ragscale.fitting.laws._law import _difference
+from ragscale.fitting.laws._law import difference
 from ragscale.fitting.solver._linear_parameters import linear_names, probe_value
 
 _N = np.array([3e7, 1e8, 3e8, 1e9, 3e9, 1e10])
@@ -224,7 +224,7 @@ def _gradient_agrees_with_differences(s: _Subject) -> bool:
     for axis, name in enumerate("NDR"):
         if name not in s.law.variables:
             continue
-        numeric = _difference(bound._loss, counts, axis, complete)
+        numeric = difference(bound._loss, counts, axis, complete)
         slope = np.broadcast_to(np.asarray(given[axis], dtype=float), numeric.shape)
         scale = np.abs(numeric) + 1e-6 * np.abs(bound._loss(*counts, complete)) / counts[axis]
         worst = int(np.argmax(np.abs(slope - numeric) / scale))

@@ -28,7 +28,8 @@ def use_ragscale_attention(model: TransformersModel) -> None:
 
     For training on packed tokens only. A padding mask is refused rather than ignored.
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import AttentionMaskInterface
+    from transformers.modeling_utils import AttentionInterface
 
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, _no_mask)

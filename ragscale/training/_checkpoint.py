@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -271,27 +271,26 @@ def remove_old_states(folder: Path, *, keep_last: int) -> None:
 def versions() -> dict[str, str]:
     """Return the versions that a checkpoint's numbers depend on."""
     import torch
-    import transformers
 
     from ragscale._version import __version__
 
     return {
         "ragscale": __version__,
         "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "transformers": require("transformers", "train").__version__,
         "python": ".".join(map(str, sys.version_info[:3])),
     }
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path, size: int | None = None) -> Iterator[None]:
+def disk_errors(path: Path, size: int | None = None) -> Generator[None]:
     """Turn the operating system's refusals into errors that say what to do."""
     with _files.disk_errors(path, error=CheckpointError, size=size, advice=_AGAIN):
         yield
 
 
 @contextlib.contextmanager
-def _whole_folder(path: Path, size: int) -> Iterator[Path]:
+def _whole_folder(path: Path, size: int) -> Generator[Path]:
     """Fill a temporary folder that takes its name only when it is complete and on disk."""
     with _files.whole_folder(path, error=CheckpointError, size=size, advice=_AGAIN) as folder:
         yield folder

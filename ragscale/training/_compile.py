@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from ragscale.training._config import TrainConfig
@@ -75,7 +75,7 @@ def _arithmetic(model: ModelConfig, config: TrainConfig, peak: float | None) -> 
 
 
 @contextlib.contextmanager
-def compiling() -> Iterator[None]:
+def compiling() -> Generator[None]:
     """Run steps that may compile: no warnings that are not the user's, and room for the shapes of many models.
 
     dynamo keeps its graphs by code, and all models share the code of a block: at the default limit of eight the fifth

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -250,7 +250,7 @@ class Engine:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     @contextlib.contextmanager
-    def _accumulating(self, more: bool) -> Iterator[None]:
+    def _accumulating(self, more: bool) -> Generator[None]:
         if more and self._replicated:
             with self._run.no_sync():
                 yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from ragscale.errors import OutOfMemory
@@ -13,7 +13,7 @@ from ragscale.training._plan import Plan
 
 
 @contextlib.contextmanager
-def memory_advice(plan: Plan, processes: Any) -> Iterator[None]:
+def memory_advice(plan: Plan, processes: Any) -> Generator[None]:
     import torch
 
     try:
@@ -37,7 +37,7 @@ def memory_advice(plan: Plan, processes: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deterministic(config: TrainConfig) -> Iterator[None]:
+def deterministic(config: TrainConfig) -> Generator[None]:
     import torch
 
     if not config.deterministic:

@@ -6,6 +6,8 @@ normaliser, a second pass overwrites the logits with their gradient.
 
 from __future__ import annotations
 
+# pyright: reportMissingParameterType=false, reportUntypedFunctionDecorator=false, reportPossiblyUnboundVariable=false
+# Triton reads the annotations of a kernel as its own, has no types for what compiles it, and may not be there.
 from typing import Any
 
 import torch

@@ -13,7 +13,8 @@ from ragscale._extras import require
 from ragscale.errors import ConfigError
 
 if TYPE_CHECKING:
-    from transformers import Olmo2Config, Olmo2ForCausalLM
+    from transformers.models.olmo2.configuration_olmo2 import Olmo2Config
+    from transformers.models.olmo2.modeling_olmo2 import Olmo2ForCausalLM
 
 FlopConvention = Literal["mfu", "causal", "6N", "6N_total"]
 

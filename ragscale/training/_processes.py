@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +42,7 @@ class Processes:
             dist.barrier()
 
     @contextmanager
-    def first_only(self) -> Iterator[bool]:
+    def first_only(self) -> Generator[bool]:
         """Run a block's work in the first process; if it fails there, every process raises instead of hanging."""
         error: BaseException | None = None
         try:
@@ -75,7 +75,7 @@ def open_processes(device: str) -> Processes:
                 f"device={device!r}, but torch {torch.__version__} sees no CUDA device: use device='cpu', "
                 "or install a torch built for CUDA"
             )
-        if chosen.index is None:
+        if chosen.index is None:  # pyright: ignore[reportUnnecessaryComparison] - None it is for "cuda"
             chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
     elif chosen.type != "cpu":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def check_space(out: Path, plan: Plan) -> None:
 
 
 @contextlib.contextmanager
-def only_one(folder: Path, active: bool) -> Iterator[None]:
+def only_one(folder: Path, active: bool) -> Generator[None]:
     """Hold a lock that the operating system drops when the process dies, however it dies."""
     try:
         import fcntl

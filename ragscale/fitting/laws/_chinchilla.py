@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError, ResultsError, ResultsWarning
+from ragscale.fitting.laws._law import ScalingLaw
 from ragscale.fitting.laws._published import Published
 
 if TYPE_CHECKING:
@@ -243,7 +244,9 @@ def chinchilla_approach_2(
     )
 
 
-def chinchilla_approach_3(results: pd.DataFrame, **options: Unpack[FitOptions]) -> ComputeOptimal:
+def chinchilla_approach_3(
+    results: pd.DataFrame, *, law: str | ScalingLaw = "chinchilla", **options: Unpack[FitOptions]
+) -> ComputeOptimal:
     """Fit E + A N^-alpha + B D^-beta to all rows, and follow its optimum in closed form.
 
     Parameters
@@ -260,7 +263,8 @@ def chinchilla_approach_3(results: pd.DataFrame, **options: Unpack[FitOptions]) 
     from ragscale.fitting import fit_manifold
 
     table = _rows(results, "chinchilla_approach_3")
-    fit = fit_manifold(table.frame(), **{"law": "chinchilla", "link": "identity", **options})
+    settings: FitOptions = {"link": "identity", **options}
+    fit = fit_manifold(table.frame(), law, **settings)
     flops = np.geomspace(table.flops.min(), table.flops.max(), 9)
     best = chinchilla_optimum(_theta(fit), flops)
     return _power_laws(3, flops, best["N"].to_numpy(), best["loss"].to_numpy(), fit=fit)

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from ragscale.errors import ConfigError, FitError, ResultsError
-from ragscale.fitting.laws._downstream import DirectCompute, DirectDownstream, PassAtK, _Accuracy
+from ragscale.fitting.laws._downstream import Accuracy, DirectCompute, DirectDownstream, PassAtK
 from ragscale.fitting.laws._law import LawOptions, ScalingLaw, Theta
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class _Inverse(ScalingLaw):
     """-log of the accuracy above chance of a direct law, as a loss."""
 
-    def __init__(self, accuracy: _Accuracy | None = None, **options: Unpack[LawOptions]) -> None:
+    def __init__(self, accuracy: Accuracy | None = None, **options: Unpack[LawOptions]) -> None:
         self.accuracy = accuracy or DirectCompute()
         self.parameters, self.variables = self.accuracy.parameters, self.accuracy.variables
         settings: LawOptions = {"tie": self.accuracy.tied, "fixed": self.accuracy.fixed, **options}
@@ -143,6 +143,12 @@ def fit_direct(
     if residual == "accuracy":
         fit = fit_manifold(table, law, **options)
     else:
-        settings = {"link": "identity", "space": "log", "loss": "least_squares", "higher_is_better": False, **options}
+        settings: FitOptions = {
+            "link": "identity",
+            "space": "log",
+            "loss": "least_squares",
+            "higher_is_better": False,
+            **options,
+        }
         fit = fit_manifold(table.assign(value=-np.log(q[keep])), _Inverse(law), **settings)
     return DirectFit(law=law, fit=fit, margin=float(margin), left_out=int((~keep).sum()))

@@ -16,7 +16,7 @@ REFERENCE_FLOPS = 1e21
 _CEILING = Parameter("E", 0.0, 5.0, start=(0.0, 0.7), description="-log of the accuracy above chance without end")
 
 
-class _Accuracy(ScalingLaw):
+class Accuracy(ScalingLaw):
     """A law that gives an accuracy: ``chance + (1 - chance) exp(-x)``, where x is a power law.
 
     ``exp(-x)`` is the accuracy above chance, (Q - chance) / (1 - chance). Rows at or below chance say nothing about x;
@@ -42,7 +42,7 @@ class _Accuracy(ScalingLaw):
         return self.chance + (1.0 - self.chance) * np.exp(-self._log_inverse(n, d, theta))
 
 
-class _Direct(_Accuracy):
+class _Direct(Accuracy):
     """A direct law; ``ceiling=True`` adds E to -log Q, so that the accuracy above chance ends at exp(-E)."""
 
     def __init__(self, *, chance: float = 0.0, ceiling: bool = False, **options: Unpack[LawOptions]) -> None:
@@ -145,7 +145,7 @@ class DirectDownstream(_Direct):
         return theta.A * np.exp(-theta.alpha * np.log(n / 1e9)) + theta.B * np.exp(-theta.beta * np.log(d / 1e9))
 
 
-class PassAtK(_Accuracy):
+class PassAtK(Accuracy):
     """log(-log Q) = log A + alpha log c + beta log k + delta log c log k: pass@k, with c = C / 1e21, C = 6 N D.
 
     ``n_samples`` is the column with k, the tries per problem. alpha and beta are negative (more compute and more tries

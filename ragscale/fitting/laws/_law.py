@@ -223,7 +223,7 @@ class ScalingLaw(ABC):
             if variable not in self.variables:
                 slopes.append(np.zeros(np.broadcast(n, d, r).shape))
                 continue
-            slopes.append(_difference(self._loss, (n, d, r), axis, theta))
+            slopes.append(difference(self._loss, (n, d, r), axis, theta))
         return tuple(slopes)  # type: ignore[return-value]
 
     def _resolve(self, n: np.ndarray, d: np.ndarray, r: np.ndarray) -> ScalingLaw:
@@ -517,7 +517,7 @@ def _float64(value: Any) -> Any:
     return float(array) if array.ndim == 0 else array
 
 
-def _difference(function: Any, counts: tuple[np.ndarray, ...], axis: int, theta: Theta) -> np.ndarray:
+def difference(function: Any, counts: tuple[np.ndarray, ...], axis: int, theta: Theta) -> np.ndarray:
     """Differentiate by central differences of fourth order; forward ones of the same order where the count is 0."""
 
     def at(shift: np.ndarray) -> np.ndarray:

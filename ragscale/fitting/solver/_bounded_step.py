@@ -13,7 +13,7 @@ def bounded_step(
     """Solve H s = -g with p + s inside the bounds; return s and the gain that the quadratic model predicts, (S, p)."""
     slack = 1e-12 * (1.0 + np.abs(p))
     held = ((p <= lower + slack) & (gradient > 0)) | ((p >= upper - slack) & (gradient < 0))
-    fixed = np.zeros_like(p)
+    fixed, step = np.zeros_like(p), np.zeros_like(p)
     for _ in range(3):
         free = ~held
         matrix = hessian * (free[:, :, None] & free[:, None, :])

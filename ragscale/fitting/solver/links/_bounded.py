@@ -164,4 +164,5 @@ class Bounded(Link):
     @classmethod
     def _restore(cls, fields: Mapping[str, Any]) -> Bounded:
         parameters = tuple(Parameter(*item, description=_WORDS.get(item[0], "")) for item in fields["parameters"])
-        return cls(**{**fields, "parameters": parameters})
+        given: dict[str, Any] = {**fields, "parameters": parameters}
+        return cls(**given)
