@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -75,10 +75,8 @@ class Surface:
 
     def _require_description(self, of_stores: bool) -> None:
         """Raise where the law does not follow the data, unless what these say of stores settles the question."""
-        fit = self.source
-        settled = (
-            of_stores and fit.verdict.kind in SETTLED and self.data is not None and self.data["value"].nunique() > 1
-        )
+        fit, data = self.source, cast(Any, self.data)
+        settled = of_stores and fit.verdict.kind in SETTLED and data is not None and data["value"].nunique() > 1
         if not fit.describes_data and not settled:
             raise FitError(f"this fit cannot answer that: {fit.diagnostics.misfit} {fit.verdict.text}")
 

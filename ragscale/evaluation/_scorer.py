@@ -164,7 +164,12 @@ class Scorer:
             at_once=self.model.logits_at_once,
         )
         arrive = _coming(values.double(), greedy)
-        return lambda: (wanted.owners, *arrive())
+
+        def read() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            found, is_first = arrive()
+            return wanted.owners, found, is_first
+
+        return read
 
     def _needed(self, rows: Sequence[Row], precision: str, is_tree: bool) -> torch.Tensor:
         """Return hidden states (or logits, where the head is unknown) at the needed positions."""
