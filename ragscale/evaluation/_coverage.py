@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -26,6 +26,7 @@ NOT_FOUND, UNKNOWN = -1, -2
 
 _ARTICLES = ("the", "a", "an")
 _WORD = re.compile(r"\w+")
+_ASCII_WORDS = {i: chr(i).lower() if _WORD.match(chr(i)) else " " for i in range(128)}
 # Accents over Latin, Greek and Cyrillic letters; points and harakat, which Hebrew and Arabic writers leave out.
 _OPTIONAL_MARKS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670]")
 
@@ -41,12 +42,17 @@ def words(text: str) -> list[str]:
     ['東', '京', 'tokyo', 'は']
     """
     if text.isascii():
-        return _WORD.findall(text.lower())
+        return text.translate(_ASCII_WORDS).split()
     bare = _OPTIONAL_MARKS.sub("", unicodedata.normalize("NFKD", text))
     line = unicodedata.normalize("NFKC", bare).lower()
     line = spaced(line)
     mark, word_with_marks = _marks()
     return (word_with_marks if mark.search(line) else _WORD).findall(line)
+
+
+def _line(found: Sequence[str]) -> str:
+    """Return words as one text, in which an answer's line stands exactly if its words do, one after another."""
+    return f" {' '.join(found)} "
 
 
 @cache
@@ -56,6 +62,7 @@ def _marks() -> tuple[re.Pattern[str], re.Pattern[str]]:
     return re.compile(f"[{marks}]"), re.compile(f"(?:\\w|[{marks}])+")
 
 
+@lru_cache(maxsize=65_536)
 def answer_words(answer: str) -> tuple[str, ...]:
     """Return the words of an answer without a leading article."""
     found = words(answer)
@@ -86,8 +93,8 @@ def contains_answer(example: Example, text: str) -> bool | None:
     answers = answers_of(example)
     if example.answer_type == "regex":
         return _patterns.search(answers, text)
-    line = f" {' '.join(words(text))} "
-    return any(f" {' '.join(pattern)} " in line for pattern in map(answer_words, answers) if pattern)
+    line = _line(words(text))
+    return any(_line(pattern) in line for pattern in map(answer_words, answers) if pattern)
 
 
 def first_passage_with_answer(examples: Sequence[Example], passages: Iterable[Passage]) -> np.ndarray:
@@ -102,14 +109,14 @@ def first_passage_with_answer(examples: Sequence[Example], passages: Iterable[Pa
         -1 where no passage holds an answer, -2 where a pattern took too long to tell.
     """
     rows = np.full(len(examples), NOT_FOUND, dtype=np.int64)
-    by_first_word: dict[str, dict[tuple[str, ...], set[int]]] = {}
+    by_first_word: dict[str, dict[str, set[int]]] = {}
     patterns: dict[int, tuple[str, ...]] = {}
     for question, example in enumerate(examples):
         if example.answer_type == "regex":
             patterns[question] = answers_of(example)
             continue
         for answer in filter(None, map(answer_words, answers_of(example))):
-            by_first_word.setdefault(answer[0], {}).setdefault(answer, set()).add(question)
+            by_first_word.setdefault(answer[0], {}).setdefault(_line(answer), set()).add(question)
     for row, passage in enumerate(passages):
         if not by_first_word and not patterns:
             break
@@ -122,16 +129,13 @@ def first_passage_with_answer(examples: Sequence[Example], passages: Iterable[Pa
     return rows
 
 
-def _take_words(
-    by_first_word: dict[str, dict[tuple[str, ...], set[int]]], line: list[str], row: int, rows: np.ndarray
-) -> None:
-    """Note which questions have an answer in this line of words, and look for those answers no more."""
-    for place, word in enumerate(line):
-        wanted = by_first_word.get(word)
-        if not wanted:
-            continue
-        found = [answer for answer in wanted if tuple(line[place : place + len(answer)]) == answer]
-        for answer in found:
+def _take_words(by_first_word: dict[str, dict[str, set[int]]], found: list[str], row: int, rows: np.ndarray) -> None:
+    """Note which questions have an answer among these words, and look for those answers no more."""
+    first_words = by_first_word.keys() & found
+    line = _line(found) if first_words else ""
+    for word in first_words:
+        wanted = by_first_word[word]
+        for answer in [answer for answer in wanted if answer in line]:
             for question in wanted.pop(answer):
                 if rows[question] < 0:
                     rows[question] = row

@@ -262,12 +262,14 @@ class _Maker:
         self.seed, self.pmi, self.max_length, self.settings = seed, pmi, max_length, settings
         self.prompts: dict[str, Prompt] = {}
         self.scored: dict[str, tuple[Example, ...]] = {}
+        self._holds: list[dict[str, bool | None]] = []  # of every question: its passages, which return in other stores
 
     def cells(
         self, task: Task, conditions: Sequence[str], stores: Sequence[int], found: np.ndarray | None
     ) -> list[Cell]:
         examples = [_as_scored(task, example, self.model, self.max_length) for example in task.examples]
         self.scored[task.name] = tuple(examples)
+        self._holds = [{} for _ in examples]
         fitter = Fitter(self.model, task.template, self.max_length)
         shots, digest = self._shots(task), task.digest
         made: dict[tuple[str, int], Cell] = {}
@@ -327,7 +329,9 @@ class _Maker:
                     [fitted.context, *draft.continuations], (fitted.request,), task, task.kind == "generate"
                 )
                 hit = (
-                    any_of(contains_answer(example, text) for _, text in passages) if answerable and passages else None
+                    any_of(self._holds_answer(row, example, text) for _, text in passages)
+                    if answerable and passages
+                    else None
                 )
                 in_store = None
                 if answerable and found is not None and size > 0 and found[row] != UNKNOWN:
@@ -354,6 +358,12 @@ class _Maker:
             }
         )
         return Cell(task, condition, size, tuple(asked), left_out, digest)
+
+    def _holds_answer(self, row: int, example: Example, text: str) -> bool | None:
+        known = self._holds[row]
+        if text not in known:
+            known[text] = contains_answer(example, text)
+        return known[text]
 
     def _draft(
         self, task: Task, example: Example, passages: list[tuple[str, str]], shots: Mapping[str, tuple[str, ...]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from ragscale.errors import ConfigError
 from ragscale.evaluation import Example, PromptTemplate, paired_bootstrap, per_question
 from ragscale.evaluation._answers import contains, exact_match, f1, normalise
-from ragscale.evaluation._coverage import contains_answer, first_passage_with_answer
+from ragscale.evaluation._coverage import contains_answer, first_passage_with_answer, words
 from ragscale.evaluation._fitting_prompts import _water_level
 from ragscale.evaluation._metrics import summarise
 from ragscale.passages import Passage
@@ -127,6 +129,11 @@ def test_answers_are_found_as_whole_words_whatever_case_and_accents():
     assert not contains_answer(yes_no, "yes")
     passages = [Passage(str(i), text, 3, "d") for i, text in enumerate(["none", "at cafe muller", "since 1955 one"])]
     assert first_passage_with_answer([example, regex, yes_no], passages).tolist() == [1, 2, -1]
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_words_of_plain_text_are_the_runs_of_letters_digits_and_underscores(text):
+    assert words(text) == re.findall(r"\w+", text.lower(), re.ASCII)
 
 
 LETTERS = st.sampled_from(["a", "b", "c", "d"])
