@@ -153,10 +153,12 @@ def test_over_tasks_each_model_has_the_mean_of_its_gains():
 # From where on --------------------------------------------------------------------------------------------------------
 
 
-def marked(low: list[float], gain: list[float] | None = None, least: float = 0.0) -> pd.DataFrame:
+def marked(
+    low: list[float], gain: list[float] | None = None, least: float = 0.0, *, certain: bool = True
+) -> pd.DataFrame:
     middle = low if gain is None else gain
     rows = pd.DataFrame({"N": [1e7 * 2**i for i in range(len(low))], "gain": middle, "low": low})
-    return _mark(rows.assign(high=rows["gain"] + 0.1).sample(frac=1.0, random_state=0), "N", least)
+    return _mark(rows.assign(high=rows["gain"] + 0.1).sample(frac=1.0, random_state=0), "N", least, certain=certain)
 
 
 @pytest.mark.parametrize(
@@ -173,11 +175,13 @@ def test_everything_above_the_threshold_must_help(low: list[float], from_here: l
     assert marked(low)["from_here"].tolist() == from_here
 
 
-def test_the_gain_decides_only_where_no_row_has_an_interval():
+def test_a_measured_gain_without_an_interval_is_not_certain_and_one_of_a_law_goes_by_its_sign():
     nothing = [np.nan] * 3
-    assert marked(nothing, [-0.1, 0.1, 0.2])["helps"].tolist() == [False, True, True]
+    assert not marked(nothing, [-0.1, 0.1, 0.2])["helps"].any()
     assert marked([np.nan, 0.1, 0.2], [0.1, 0.1, 0.2])["helps"].tolist() == [False, True, True]
-    assert marked(nothing, [0.1, 0.3, 0.6], least=0.3)["helps"].tolist() == [False, False, True]
+    assert marked(nothing, [-0.1, 0.1, 0.2], certain=False)["helps"].tolist() == [False, True, True]
+    assert marked(nothing, [0.1, 0.3, 0.6], least=0.3, certain=False)["helps"].tolist() == [False, False, True]
+    assert marked(nothing, [-0.1, 0.1, 0.2], certain=False)["hurts"].tolist() == [True, False, False]
 
 
 def test_what_is_below_zero_for_certain_hurts():
@@ -222,8 +226,7 @@ def test_a_threshold_outside_of_the_table_cannot_be_told():
     low, high = rows["D"].min(), rows["D"].max()
     assert found.note == ""
     assert low <= found.threshold <= high
-    # models so large that they would read long before the least training that was measured
+    # models so large that they would read long after the most training that was measured
     far = rs.reading_threshold(fit, by="D", N=[1e30])
-    outside = not low <= far.threshold <= high
-    assert outside == ("this lies outside the D that were measured" in far.note)
-    assert outside
+    assert np.isnan(far.threshold)
+    assert far.note.endswith(f"lies outside the D that were measured, {low:.3g} to {high:.3g}")

@@ -163,7 +163,9 @@ def test_the_change_is_the_mean_over_models_with_students_interval():
         ([0.1, 0.2, 0.15], "loss", "hurts"),
         ([0.1, 0.2, 0.15], "acc", "helps"),
         ([-0.1, -0.2, -0.15], "acc", "hurts"),
-        ([-0.1, 0.2, -0.15], "loss", "does not help"),
+        ([-0.1, 0.2, -0.15], "loss", "cannot be told"),
+        ([-0.001, 0.002, -0.001], "loss", "does not help"),  # surely within 2 %
+        ([-0.009, 0.012, -0.011], "acc", "cannot be told"),
         ([-0.1], "loss", "not measured"),
     ],
 )
@@ -173,7 +175,8 @@ def test_the_verdict_goes_by_the_interval_and_the_direction_of_the_metric(change
     words = {
         "helps": "Retrieval helps here",
         "hurts": "Retrieval hurts here",
-        "does not help": "cannot be told from zero",
+        "does not help": "Retrieval does not help here: its effect is nearly zero",
+        "cannot be told": "Whether retrieval helps cannot be told",
         "not measured": "One trained model was evaluated",
     }
     assert words[said] in found.summary()

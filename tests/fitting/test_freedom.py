@@ -82,6 +82,19 @@ def test_draws_reach_beyond_the_largest_residual_and_follow_student() -> None:
     assert np.all(Freedom(np.zeros(5), 3.0, 1.0).draw((4, 2), np.random.default_rng(0)) == 0.0)
 
 
+def test_wild_residuals_do_not_smear_the_others() -> None:
+    """The width of the smoothing goes by the middle half of the residuals, not by the wildest of them."""
+    calm = 0.01 * np.random.default_rng(0).standard_normal(196)
+    wild = np.concatenate([calm, [1.0, -1.0, 1.0, -1.0]])
+    drawn = Freedom(wild, 1e6, 1.0).draw((50_000,), np.random.default_rng(1))
+    assert np.quantile(np.abs(drawn), 0.5) == pytest.approx(np.quantile(np.abs(calm), 0.5), rel=0.15)
+    assert np.mean(np.abs(drawn) > 0.5) == pytest.approx(0.02, abs=0.004)
+    mostly_exact = np.concatenate([np.zeros(190), 0.1 * np.ones(10)])  # no spread in the middle half: that of all
+    smooth = Freedom(mostly_exact, 200.0, 1.0).draw((5_000,), np.random.default_rng(1))
+    assert len(np.unique(smooth)) == 5_000
+    assert np.std(smooth) == pytest.approx(np.std(mostly_exact), rel=0.1)
+
+
 def test_one_replicate_has_one_spread_at_all_points() -> None:
     drawn = Freedom(np.random.default_rng(0).standard_normal(500), 2.0, 1.0).draw((2000, 50), np.random.default_rng(1))
     spread = drawn.std(axis=1)

@@ -1,12 +1,15 @@
 """h(R) in fits, bootstraps and the laws that decisions are given."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from ragscale import bootstrap, fit_manifold
 from ragscale.datasets import simulate_reading
+from ragscale.decisions._surface import surface
 from ragscale.errors import ConfigError, IdentifiabilityWarning
-from ragscale.fitting import Bootstrap, Reading
+from ragscale.fitting import Bootstrap, Reading, Theta
 from ragscale.fitting._hit_rate import law_for_decisions
 from ragscale.results import hit_rate_curve
 
@@ -43,6 +46,18 @@ def test_every_replicate_has_a_curve_of_its_own(fit, boot):
     theta = {name: np.append(fit.theta[name], boot.theta[name])[:, None] for name in boot.theta}
     free = {name: value for name, value in theta.items() if name not in law.fixed}
     np.testing.assert_allclose(law.loss(1.1e7, 2.4e7, r, free)[1:], boot.predict(1.1e7, 2.4e7, r), rtol=1e-12)
+
+
+def test_a_replicate_that_is_lost_takes_its_curve_with_it(boot):
+    whole = surface(boot)
+    theta = {name: np.array(values) for name, values in boot.theta.items()}
+    theta["gold"][[0, 7]] = np.nan
+    fewer = surface(dataclasses.replace(boot, theta=Theta(theta)))
+    r = np.array([1e6, 1e7, 3e7])
+    kept = np.delete(np.arange(41), [1, 8])  # the point stands above the replicates
+    np.testing.assert_array_equal(fewer.law.column("hit_rate", r), whole.law.column("hit_rate", r)[kept])
+    np.testing.assert_array_equal(fewer.stacked()["D0"], whole.stacked()["D0"][kept])
+    assert fewer.law.loss(1.1e7, 2.4e7, r, fewer.stacked()).shape == (39, 3)
 
 
 def test_drawing_questions_widens_the_interval_of_a_store(fit, boot):
