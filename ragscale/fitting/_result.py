@@ -445,10 +445,12 @@ def unit_factors(law: ScalingLaw, theta: Mapping[str, float], unit: float) -> di
     law_free = law if not law.further_columns else None
     if law_free is None:
         raise FitError(f"the law {law.name!r} reads further columns: its parameters have no view in other units")
-    for name in _coefficients(law, theta, probe):
-        one, zero = {**here, name: 1.0}, {**here, name: 0.0}
+    names = _coefficients(law, theta, probe)
+    nothing = dict.fromkeys(names, 0.0)  # of the other terms, beside which a small column would lose its digits
+    for name in names:
+        one, zero = {**here, **nothing, name: 1.0}, {**here, **nothing}
         column = law._loss(n, d, r, Theta(one)) - law._loss(n, d, r, Theta(zero))
-        one, zero = {**there, name: 1.0}, {**there, name: 0.0}
+        one, zero = {**there, **nothing, name: 1.0}, {**there, **nothing}
         other = law._loss(n / unit, d / unit, r / unit, Theta(one)) - law._loss(
             n / unit, d / unit, r / unit, Theta(zero)
         )

@@ -135,7 +135,7 @@ def test_a_law_in_other_units_is_the_same_surface(law: ScalingLaw, unit: float, 
     fixed = {name: value * factors[name] for name, value in law.fixed.items()}
     n, d, r = 10 ** rng.uniform([[8], [10], [8]], [[11], [13], [11]], (3, 20))
     here = law.loss(n, d, r, theta)
-    np.testing.assert_allclose(law.replace(fixed=fixed).loss(n / unit, d / unit, r / unit, there), here, rtol=1e-7)
+    np.testing.assert_allclose(law.replace(fixed=fixed).loss(n / unit, d / unit, r / unit, there), here, rtol=1e-9)
 
 
 def test_parameters_in_billions_are_scaled_with_their_intervals(fit: ManifoldFit):

@@ -130,6 +130,25 @@ def test_its_slopes_are_differences_of_the_formula(name: str):
         np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-9 / counts[axis].min())
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_slopes_of_columns_are_differences_of_columns(name: str):
+    law: Any = SHAPES[name][0]
+    values = dict(law.theta({**BASE, **SHAPES[name][1]}))
+    n, d, r = (x.ravel() for x in np.meshgrid(N, D, STORES, indexing="ij"))
+    columns = law._columns(Theta(values), n, d, r)
+    both = law._columns_and_slopes(Theta(values), n, d, r)
+    slopes = law._column_slopes(Theta(values), n, d, r)
+    assert {parameter for _, parameter in slopes} <= {p.name for p in law.parameters} - set(columns)
+    for (column, parameter), slope in slopes.items():
+        h = 1e-6 * (abs(values[parameter]) or 1.0)
+        up, down = (law._columns(Theta({**values, parameter: values[parameter] + s * h}), n, d, r) for s in (1, -1))
+        expected = (up[column] - down[column]) / (2 * h)
+        np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-7 * np.abs(expected).max())
+        np.testing.assert_allclose(both[1][column, parameter] + 0 * slope, slope, rtol=1e-12)
+    for column, value in columns.items():
+        np.testing.assert_allclose(both[0][column], value, rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["power", "hill", "interaction", "multiplicative"])
 def test_the_limit_of_a_gain_is_what_an_endless_store_brings(name: str):
     law, own, formula = SHAPES[name]
