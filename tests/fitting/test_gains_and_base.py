@@ -12,11 +12,24 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from ragscale.errors import ConfigError
-from ragscale.fitting import Hill, Interaction, Log1p, LogRatio, Multiplicative, Parameter, Power, ScalingLaw, Theta
+from ragscale.fitting import (
+    EffectiveData,
+    Hill,
+    Interaction,
+    Log1p,
+    LogRatio,
+    Multiplicative,
+    Parameter,
+    Power,
+    ScalingLaw,
+    Theta,
+)
 from ragscale.fitting.laws._additive import middle
 from ragscale.fitting.laws._base import Chinchilla, separable_optimum
+from ragscale.fitting.laws._coverage import Coverage
 from ragscale.fitting.laws._gains import GAINS
 from ragscale.fitting.laws._law import check_counts
+from ragscale.fitting.laws._reading import Reading
 
 BASE = {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 410.0, "beta": 0.28}
 N, D = np.array([1e8, 1e9, 2e10]), np.array([2e9, 5e10, 1e12])
@@ -104,6 +117,7 @@ SHAPES: dict[str, tuple[ScalingLaw, dict[str, float], Any]] = {
         {"C": 20.0, "nu": 0.2, "mu": 0.05, "K": 2e9},
         lambda n, d, r: base(n, d) - 20.0 * n**-0.2 * d**-0.05 * r / (r + 2e9),
     ),
+    "effective_data": (EffectiveData(), {"eta": 0.3}, lambda n, d, r: base(n, d + 0.3 * r)),
     "multiplicative": (
         Multiplicative(h="hill"),
         {"C": 0.3, "K": 2e9},
@@ -156,6 +170,57 @@ def test_the_limit_of_a_gain_is_what_an_endless_store_brings(name: str):
     limit = law._gain_limit(N, D, complete)
     assert limit is not None
     np.testing.assert_allclose(limit, formula(N, D, 0.0) - formula(N, D, 1e300), rtol=1e-9)
+
+
+def test_endless_stores_are_endless_data_under_effective_data():
+    theta = EffectiveData().theta({**BASE, "eta": 0.3})
+    np.testing.assert_allclose(EffectiveData()._gain_limit(N, D, theta), 410 / D**0.28, rtol=1e-12)
+    assert EffectiveData()._constant_exchange_rate(theta) == 0.3
+
+
+# Laws that know what was shown ----------------------------------------------------------------------------------------
+
+GOLD = {"gold": 1.5, "gold_N": 0.02, "gold_D": 0.1, "other": -0.2, "other_N": 0.01, "other_D": -0.03}
+SKILL = {"D0": 1.2e10, "c": 0.2, "k": 3.0, "leap": 0.1, "gold": 1.5, "other": -0.2}
+
+
+def covered(n, d, r, h):
+    log_n, log_d = np.log(n / 1e6), np.log(d / 1e6)
+    hit, miss = (np.where((r > 0) | (h > 0), x, 0.0) for x in (h, 1 - h))
+    return base(n, d) - hit * (1.5 + 0.02 * log_n + 0.1 * log_d) - miss * (-0.2 + 0.01 * log_n - 0.03 * log_d)
+
+
+def read(n, d, r, h):
+    skill = 1 / (1 + (1.2e10 * (n / 1e9) ** 0.2 / d) ** 3)
+    shown = (r > 0) | (h > 0)
+    return base(n, d) - skill * (0.1 + shown * (h * 1.5 + (1 - h) * -0.2))
+
+
+@pytest.mark.parametrize(
+    ("law", "own", "formula"),
+    [(Coverage(), GOLD, covered), (Reading(N_ref=1e9), SKILL, read)],
+    ids=["coverage", "reading"],
+)
+def test_a_law_of_hits_is_its_formula_with_its_slopes(law: Any, own: dict[str, float], formula: Any):
+    n, d, r = (x.ravel() for x in np.meshgrid(N, D, STORES, indexing="ij"))
+    theta = {**BASE, **own}
+    for h in (np.zeros_like(n), np.full_like(n, 0.3), np.where(r == 0, 1.0, 0.4)):
+        np.testing.assert_allclose(law.loss(n, d, r, theta, hit_rate=h), formula(n, d, r, h), rtol=1e-12)
+        slopes = law.at(hit_rate=h).gradient(n, d, r, theta)
+        for axis, slope in enumerate(slopes[:2]):
+            step = [1e-4 * c if i == axis else 0 * c for i, c in enumerate((n, d))]
+            up, down = (formula(n + s * step[0], d + s * step[1], r, h) for s in (1, -1))
+            np.testing.assert_allclose(slope, (up - down) / (2 * step[axis]), rtol=1e-4, atol=1e-9 / (n, d)[axis].min())
+        assert (np.asarray(slopes[2]) == 0).all()  # with a fixed hit rate the store itself is worth nothing
+
+
+def test_with_a_curve_a_store_is_worth_the_hits_that_it_adds():
+    for law, own, formula in ((Coverage(), GOLD, covered), (Reading(N_ref=1e9), SKILL, read)):
+        curve = law.at(hit_rate=lambda r: r / (r + 1e9))
+        at = 2e9, 3e10, np.array([1e8, 1e9, 5e9])
+        h = 1e-5 * at[2]
+        up, down = (formula(*at[:2], at[2] + s * h, (at[2] + s * h) / (at[2] + s * h + 1e9)) for s in (1, -1))
+        np.testing.assert_allclose(curve.gradient(*at, {**BASE, **own})[2], (up - down) / (2 * h), rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["log1p", "log_ratio"])
