@@ -77,6 +77,9 @@ class Allocation(Result):
         Whether a higher metric is better.
     verdict : str
         The kind of the fit's `Verdict`; empty for a law with given parameters.
+    store : str or ndarray of str
+        What the law says of a store of the whole budget beside all of the pretraining: ``"helps"``,
+        ``"does not help"``, or ``"excluded"`` by ``max_R`` = 0.
     note : str
         What to know, in words; may be empty.
     """
@@ -105,6 +108,7 @@ class Allocation(Result):
     metric: str = ""
     rises: bool = False
     verdict: str = ""
+    store: Any = "helps"
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -238,7 +242,9 @@ def optimal_allocation(
     price_d, price_r = read_prices(prices, problems)
     least = found.least_D if min_D is None else min_D
     given = counts(problems, allow_zero=("max_R",), N=N, budget=budget, min_D=least, **_caps(max_D, max_R))
-    if within is not None and not (isinstance(within, (int, float)) and within > 0):
+    if within is not None and (
+        isinstance(within, bool) or not (isinstance(within, (int, float)) and 0 < within < np.inf)
+    ):
         problems.append(f"within = {within!r} must be a positive number, in the unit of the metric")
     if not problems:
         given |= counts(problems, p_D=price_d, p_R=price_r)
@@ -294,6 +300,15 @@ def allocate(
 def extrapolated(far: str) -> str:
     """Return a sentence on how far outside of the rows a decision lies; nothing where it does not."""
     return f"This extrapolates: {far} of the rows." if far else ""
+
+
+def _of_a_store(law: Any, theta: Any, n: np.ndarray, d: np.ndarray, flat: dict[str, np.ndarray]) -> np.ndarray:
+    """Say whether a store that cost nothing would help, (M,)."""
+    most = flat.get("max_R", np.full(n.shape, np.inf))
+    with np.errstate(all="ignore"):
+        whole = np.minimum(np.where(flat["p_R"] > 0, flat["budget"] / flat["p_R"], d), most)
+        helps = law.loss(n, d, whole, theta) < law.loss(n, d, np.zeros_like(n), theta)
+    return np.select([most <= 0, np.ravel(helps)], ["excluded", "helps"], "does not help")
 
 
 def verdict_kind(found: Surface) -> str:
@@ -376,5 +391,6 @@ def assemble(
         metric=found.metric_name,
         rises=found.rises,
         verdict=verdict_kind(found),
+        store=shaped(_of_a_store(here, point, n[0], all_in, flat)),
         note=note,
     )

@@ -25,7 +25,11 @@ def sentences(found: Allocation) -> list[str]:
     """Return one sentence per budget: the split, its interval, what the laws disagree about and what it may cost."""
     lines = []
     for i, row in enumerate(found.to_frame().to_dict("records")):
-        split = _split(found, row) if found.budget_unit == "tokens" else _computation(found, row)
+        split = (
+            _split(found, row, str(np.ravel(found.store)[i]))
+            if found.budget_unit == "tokens"
+            else _computation(found, row)
+        )
         tail = _by_law(found, row, i) + _ranges(found, row) + _replicates(found, row, i)
         lines.append(f"N = {row['N']:.3g}{_between(row, 'N')}, {row['budget']:.3g} {found.budget_unit}: {split}{tail}")
     return lines
@@ -45,9 +49,9 @@ def _computation(found: Allocation, row: dict) -> str:
     return text + _store(found, row, "tokens")
 
 
-def _split(found: Allocation, row: dict) -> str:
+def _split(found: Allocation, row: dict, store: str) -> str:
     if row["boundary"] == "R=0":
-        return _no_store(found, row)
+        return _no_store(found, row, store)
     return f"pretrain on {row['D']:.3g} tokens, {_store(found, row, 'budget')}"
 
 
@@ -62,20 +66,25 @@ def _store(found: Allocation, row: dict, whole: str) -> str:
     return text + _LIMITS.get(row["boundary"], "")
 
 
-def _no_store(found: Allocation, row: dict) -> str:
-    """Say why nothing goes to a store: not measured, not worth its price, not known to help, or no help."""
+def _no_store(found: Allocation, row: dict, store: str) -> str:
+    """Say why nothing goes to a store: not measured, excluded, not worth its price, not known to help, or no help."""
     rate = row["exchange_rate"]
     if found.verdict == "not measured":
         return "spend everything on pretraining or measure first: what a store is worth is not in these results"
+    if found.verdict in SETTLED:
+        return "retrieval does not help here; spend everything on pretraining"
     if np.isnan(rate):
         return (
             "neither a store nor more pretraining changes the prediction, so no split of the budget is better than "
             "another"
         )
-    if found.verdict == "cannot be told" and not rate > 0:
+    if store == "excluded":
+        return f"max_R leaves no store; spend everything on pretraining (a first store token would replace {rate:.3g})"
+    if store == "helps":
+        first = f" (its first token replaces {rate:.3g})" if rate > 0 else ""
+        return f"a store does not pay here; spend everything on pretraining{first}"
+    if found.verdict == "cannot be told":
         return "by this law nothing is gained by a store, so everything goes to pretraining"
-    if found.verdict not in SETTLED and 0 < rate <= (1 + 1e-6) * np.max(found.prices[1]) / np.min(found.prices[0]):
-        return f"a store does not pay here; spend everything on pretraining (its first token replaces {rate:.3g})"
     text = "retrieval does not help here; spend everything on pretraining"
     return text + (" (a store makes it worse)" if rate < 0 else "")
 

@@ -62,6 +62,9 @@ class Estimate(np.lib.mixins.NDArrayOperatorsMixin, Result):
     def __float__(self) -> float:
         return float(self.value)
 
+    def __bool__(self) -> bool:
+        return bool(self.value)  # of many values as ambiguous as an array's
+
     def __format__(self, spec: str) -> str:
         return format(self.value, spec) if spec else repr(self)
 

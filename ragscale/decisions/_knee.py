@@ -178,12 +178,12 @@ def knee_point(
     """
     found = surface(fit_or_bootstrap, hit_rate=hit_rate)
     found.require("D", "R", N=N)
-    if definition == "exchange":
+    if isinstance(definition, str) and definition == "exchange":
         found.require_measured_store("knee_point")
     problems: list[str] = []
-    if definition not in _MEANING:
+    if not isinstance(definition, str) or definition not in _MEANING:
         problems.append(f"definition = {definition!r} must be one of {', '.join(_MEANING)}")
-    if definition == "gain_fraction" and min_D is None:
+    if isinstance(definition, str) and definition == "gain_fraction" and min_D is None:
         if found.data is None:
             problems.append("definition='gain_fraction' needs min_D, the D that the gain is counted from")
         else:

@@ -145,7 +145,7 @@ def next_runs(
     targets = None if at is None else _points(at, "at")
     problems: list[str] = []
     counts(problems, budget_flops=budget_flops)
-    if goal not in ("loss", "share"):
+    if not isinstance(goal, str) or goal not in ("loss", "share"):
         problems.append(f"goal = {goal!r} must be 'loss' or 'share'")
     if batch is not None and (isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1):
         problems.append(f"batch = {batch!r} must be a whole number of at least 1")

@@ -151,7 +151,7 @@ def reading_threshold(
     ('D', 'random')
     """
     problems = []
-    if by not in _UNITS:
+    if not isinstance(by, str) or by not in _UNITS:
         problems.append(f"by = {by!r} must be one of {', '.join(map(repr, _UNITS))}")
     if not isinstance(confidence_level, (int, float)) or not 0 < confidence_level < 1:
         problems.append(f"confidence_level = {confidence_level!r} must be in (0, 1)")

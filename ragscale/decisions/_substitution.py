@@ -142,7 +142,7 @@ def substitution(
     >>> found.median_sigma > 0
     True
     """
-    if convention not in ("corrected", "paper"):
+    if not isinstance(convention, str) or convention not in ("corrected", "paper"):
         raise ConfigError(f"convention = {convention!r} must be 'corrected' or 'paper'")
     found = surface(fit_or_bootstrap)
     found.require("D")

@@ -75,8 +75,9 @@ class Surface:
 
     def _require_description(self, of_stores: bool) -> None:
         """Raise where the law does not follow the data, unless what these say of stores settles the question."""
-        fit, data = self.source, cast(Any, self.data)
-        settled = of_stores and fit.verdict.kind in SETTLED and data is not None and data["value"].nunique() > 1
+        fit = self.source
+        several = self.data is not None and len(np.unique(self.data["value"].to_numpy(float))) > 1
+        settled = of_stores and fit.verdict.kind in SETTLED and several
         if not fit.describes_data and not settled:
             raise FitError(f"this fit cannot answer that: {fit.diagnostics.misfit} {fit.verdict.text}")
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ragscale.errors import FitError, ResultsError
+from ragscale.errors import ConfigError, FitError, ResultsError
 from ragscale.fitting.laws._law import ScalingLaw
 from ragscale.results import HitRateCurve, hit_rate_curve
 
@@ -132,6 +132,11 @@ def measured_curve(table: Any) -> HitRateCurve | None:
 
 def as_hit_rate(value: Any) -> Any:
     """Return what ``hit_rate=`` was given as a function of R or as numbers: a curve, a callable, a table or rates."""
-    if value is None or callable(value) or np.isscalar(value) or isinstance(value, np.ndarray):
+    if value is None or callable(value):
+        return value
+    if np.isscalar(value) or isinstance(value, np.ndarray):
+        rates = np.asarray(value)
+        if rates.dtype.kind not in "iuf" or not np.all((rates >= 0) & (rates <= 1)):
+            raise ConfigError(f"hit_rate = {value!r:.60} must be shares of questions, from 0 to 1")
         return value
     return hit_rate_curve(value)

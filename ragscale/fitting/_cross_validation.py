@@ -167,7 +167,7 @@ def _folds_or_error(
 
 
 def _folds(table: pd.DataFrame, leave_out: LeaveOut, rng: RngLike) -> Iterator[tuple[str, np.ndarray]]:
-    if leave_out in {"N", "D", "R"}:
+    if isinstance(leave_out, str) and leave_out in {"N", "D", "R"}:
         values = np.sort(np.asarray(table[str(leave_out)].unique(), dtype=float))
         if len(values) < 2:
             raise FitError(
@@ -175,7 +175,7 @@ def _folds(table: pd.DataFrame, leave_out: LeaveOut, rng: RngLike) -> Iterator[t
             )
         for value in values:
             yield f"{leave_out} = {value:g}", table[str(leave_out)].to_numpy(float) == value
-    elif leave_out == "compute":
+    elif isinstance(leave_out, str) and leave_out == "compute":
         compute = np.log(table["N"].to_numpy(float)) + np.log(table["D"].to_numpy(float))
         count = max(1, len(table) - int((1 - _LARGEST) * len(table)))
         test = np.zeros(len(table), dtype=bool)

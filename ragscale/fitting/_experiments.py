@@ -105,9 +105,28 @@ def warn_of_checkpoints(table: Any) -> None:
     if suspects:
         n, many = max(suspects, key=lambda pair: pair[1])
         warnings.warn(
-            f"N = {n:g} has {many} values of D and there is no column 'run': if these are checkpoints of one run they "
-            "are not separate experiments, and intervals are too narrow. Add a column 'run', or name the column that "
-            "tells runs apart, by='...'",
+            f"N = {n:g} has {many} values of D and {_why_unknown(table)}: if these are checkpoints of one run they are "
+            "not separate experiments, and intervals are too narrow. Add a column 'run', or name the column that tells "
+            f"runs apart, by={_like_a_run(table)!r}",
             ResultsWarning,
             stacklevel=4,
         )
+
+
+def _why_unknown(table: Any) -> str:
+    if "run" not in table:
+        return "there is no column 'run'"
+    gaps = int(pd.Series(table["run"]).isna().sum())
+    return f"the column 'run' has gaps in {gaps} of {len(table)} rows" if gaps else "the column 'run' numbers rows"
+
+
+def _like_a_run(table: Any) -> str:
+    """Return a column that may name runs: each of its values has one N and several D."""
+    for name in map(str, table.columns):
+        if name in ("N", "D", "R", "value", "seed", EXPERIMENT) or bool(np.any(pd.isna(table[name]))):
+            continue
+        groups = pd.DataFrame({"run": group_rows(table, [name]), "N": table["N"], "D": table["D"]}).groupby("run")
+        most = {count: int(np.max(groups[count].nunique().to_numpy())) for count in ("N", "D")}
+        if len(groups) > 1 and most["N"] == 1 < most["D"]:
+            return name
+    return "..."

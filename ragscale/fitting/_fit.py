@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Unpack, overload
 
@@ -201,10 +201,11 @@ def _over(
 
     if law is None:
         raise ConfigError("over= needs a named law: law='auto' chooses for one surface, e.g. law='reading'")
-    if isinstance(shared, str) or not (shared is None or all(isinstance(name, str) for name in shared)):
+    several = shared is None or (isinstance(shared, Iterable) and all(isinstance(name, str) for name in shared))
+    if isinstance(shared, str) or not several:
         raise ConfigError(f"shared = {shared!r} must be a sequence of parameter names, such as ('D0', 'c', 'k')")
     frame = as_frame(results)
-    if over not in frame:
+    if not isinstance(over, str) or over not in frame:
         raise ConfigError(f"over = {over!r} is no column of the results: {', '.join(map(str, frame.columns))}")
     gaps = int(np.asarray(frame[over].isna()).sum())
     if gaps:

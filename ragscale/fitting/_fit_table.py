@@ -67,7 +67,7 @@ def settle(
     if weights is not None and not isinstance(weights, str) and np.shape(weights) == kept.shape:
         weights = np.asarray(weights)[kept]
     link = make_link(law.link if isinstance(link, str) and link == "auto" else link, table)
-    if space not in {"auto", "log", "linear"}:
+    if not isinstance(space, str) or space not in {"auto", "log", "linear"}:
         raise ConfigError(f"space = {space!r} must be 'auto', 'log' or 'linear'")
     where = link.space if space == "auto" else space
     law = law._resolve(*(table[name].to_numpy(float) for name in "NDR"))
@@ -75,7 +75,7 @@ def settle(
     check_fittable(law, table, link, where)
     weight, words = row_weights(table, link, weights, where)
     automatic = isinstance(delta, str)
-    if automatic and delta != "auto":
+    if (automatic and delta != "auto") or not (automatic or isinstance(delta, (int, float, np.integer, np.floating))):
         raise ConfigError(f"delta = {delta!r} must be a number or 'auto'")
     objective = Objective(loss, _START if automatic else float(delta), tau)
     return Settled(table, law, link, objective, automatic, where, weight, words, left_out, dropped)

@@ -69,6 +69,7 @@ def prepare(
     ConfigError
         When ``by`` is no column.
     """
+    _check_arguments({"N": N, "D": D, "R": R, "value": value}, seed_average)
     frame = _named(fill_unknown(as_frame(results), N=N, D=D, R=R), {"N": N, "D": D, "R": R, "value": value})
     by = _by(frame, by)
     no_store = "R" not in frame
@@ -93,6 +94,18 @@ def prepare(
     return table
 
 
+def _check_arguments(names: dict[str, Any], seed_average: Any) -> None:
+    problems = [
+        f"{what} = {name!r:.60} must be the name of a column"
+        for what, name in names.items()
+        if not isinstance(name, str)
+    ]
+    if not isinstance(seed_average, (bool, np.bool_)):
+        problems.append(f"seed_average = {seed_average!r:.60} must be True or False")
+    if problems:
+        raise ConfigError("; ".join(problems))
+
+
 def read_columns(laws: Collection[ScalingLaw | None], weights: Any) -> tuple[str, ...]:
     """Return the columns that these laws and the weights read."""
     names = [name for law in laws if law is not None for name in law.further_columns]
@@ -113,9 +126,8 @@ def _named(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
         apart = [
             f"{name!r} tells {_COUNTED[what]}"
             for what in "ND"
-            if what not in frame and names[what] == what
-            for name in speaks_of(what, frame)
-            if name not in likely(what, frame.columns)
+            if what not in frame and names[what] == what and not likely(what, frame.columns)
+            for name in speaks_of(what, frame)[:1]
         ]
         hint += f". Rows are not of one model: {'; '.join(apart)}" if apart else ""
         raise ResultsError(f"columns not in the results table: {', '.join(missing)}; it has {shown}{hint}")

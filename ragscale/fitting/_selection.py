@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -58,7 +58,9 @@ def compare_laws(
     >>> found.best, "chinchilla" in found.tied
     ('hill', False)
     """
-    rest = dict[str, Any](options)
+    if isinstance(laws, (str, ScalingLaw)) or not (laws is None or isinstance(laws, Iterable)):
+        raise ConfigError(f"laws = {laws!r:.60} must be several laws, such as ['log1p', 'hill']")
+    laws, rest = None if laws is None else list(laws), dict[str, Any](options)
     table = prepared(results, [make_law(law) for law in laws or ()], rest)
     return compare_on(table, laws, held_out=held_out, folds=folds, options=rest)
 

@@ -17,6 +17,7 @@ from ragscale._typing import ResultsLike
 from ragscale.errors import ResultsError, ResultsWarning
 from ragscale.results._csv import separator
 from ragscale.results._files import encode_table
+from ragscale.results._path import as_path
 from ragscale.results._read import READERS, suffix_of
 from ragscale.results._table import validate
 
@@ -62,7 +63,7 @@ def append(results: ResultsLike, path: str | os.PathLike[str]) -> None:
     ...     len(rs.results.read(f"{folder}/table.jsonl"))
     2
     """
-    path = Path(path)
+    path = as_path(path)
     suffix = suffix_of(path)
     with warnings.catch_warnings():
         # that the new rows hold no R = 0 says nothing: the file may

@@ -98,9 +98,11 @@ def direction(table: pd.DataFrame, given: bool | None = None, *, presumed: bool 
     if given is not None:
         if not isinstance(given, (bool, np.bool_)):
             raise ResultsError(f"higher_is_better = {given!r} must be True, False or None")
+        _warn_of_contradiction(table, bool(given), "the argument higher_is_better")
         return bool(given)
     told = told_direction(table)
     if told is not None:
+        _warn_of_contradiction(table, told, "the column higher_is_better")
         return told
     trend, values = rank_trend(table), table["value"].to_numpy(float)
     if presumed is not None:
@@ -135,6 +137,19 @@ def told_direction(table: pd.DataFrame) -> bool | None:
             + ": choose one, rs.results.select(results, metric=...)"
         )
     return found.pop()
+
+
+def _warn_of_contradiction(table: pd.DataFrame, rises: bool, source: str) -> None:
+    """Warn where a name that is known says otherwise, and the values do not settle it."""
+    against = [name for name in _names(table) if (kind := kind_of(name)) is not None and (kind in RISING) != rises]
+    if against and rank_trend(table) != (1 if rises else -1):
+        better, other = ("higher", "lower") if rises else ("lower", "higher")
+        warnings.warn(
+            f"{source} says that {better} is better, and of a metric called {against[0]!r} {other} is: {source} is "
+            "believed. Check which is right",
+            ResultsWarning,
+            stacklevel=4,
+        )
 
 
 def _names(table: pd.DataFrame) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from ragscale._extras import require
 from ragscale._files import atomic_write
 from ragscale._typing import ResultsLike
 from ragscale.errors import ResultsError
+from ragscale.results._path import as_path
 from ragscale.results._read import read_frame, suffix_of
 from ragscale.results._table import validate
 
@@ -57,7 +57,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     ...     rs.results.read(f"{folder}/table.csv")["value"].tolist()
     [3.2]
     """
-    path = Path(path)
+    path = as_path(path, "a table in memory needs no reading, rs.results.validate checks it")
     frame = read_frame(path)
     try:
         return validate(frame)
@@ -89,7 +89,7 @@ def write(results: ResultsLike, path: str | os.PathLike[str]) -> None:
     ...     len(rs.results.read(f"{folder}/table.jsonl")) == len(table)
     True
     """
-    path = Path(path)
+    path = as_path(path)
     suffix = suffix_of(path)
     content = encode_table(validate(results), suffix)
     with atomic_write(path) as file:

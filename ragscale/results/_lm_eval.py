@@ -13,6 +13,7 @@ import pandas as pd
 
 from ragscale.errors import ResultsError, ResultsWarning
 from ragscale.results._lm_eval_layout import ResultFile, load
+from ragscale.results._path import as_path
 from ragscale.results._table import validate
 
 
@@ -56,7 +57,7 @@ def read_lm_eval(
     reserved = sorted({"task", "metric", "value", "stderr", "filter"} & columns.keys())
     if reserved:
         raise ResultsError(f"{', '.join(reserved)} come from the file and cannot be given: drop these arguments")
-    path = Path(path)
+    path = as_path(path, "read one file or folder of one model at a time, and join with pd.concat")
     rows = _finite(path, _newest(path, _files(path), groups))
     table = pd.DataFrame(rows)
     if table.empty:
@@ -103,6 +104,15 @@ def _check_one_model(path: Path, files: Sequence[ResultFile]) -> None:
         listed = "; ".join(f"{model} in {where}" for model, where in list(of_model.items())[:6])
         raise ResultsError(
             f"{path} holds results of {len(of_model)} models, and N and D are of one: {listed}. Read each by itself"
+        )
+    folders = sorted({file.path.parent.relative_to(path).as_posix() for file in files})
+    if len(folders) > 1 and not all(file.model for file in files):
+        listed = ", ".join(folders[:6]) + (", ..." if len(folders) > 6 else "")
+        warnings.warn(
+            f"{path} holds results in {len(folders)} folders ({listed}), and not all files name their model: they are "
+            "taken as those of one. If they are not, read each by itself",
+            ResultsWarning,
+            stacklevel=4,
         )
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ragscale.errors import ResultsError, ResultsWarning
 from ragscale.results._metric_names import RISING, kind_of
+from ragscale.results._path import as_path
 from ragscale.results._table import validate
 
 _COLUMNS = ("variant", "index_label", "task", "metric_key", "metric_value", "model_scale")
@@ -52,7 +53,7 @@ def read_paper_csv(directory: str | os.PathLike[str]) -> pd.DataFrame:
     "To Memorize or to Retrieve", arXiv 2604.00715; github.com/DegenAI-Labs/RAG-Scaling-Laws,
     aggregate_plot_results.py.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
     files = sorted(directory.glob("aggregated_*.csv")) if directory.is_dir() else [directory]
     if not files:
         raise ResultsError(f"{directory} holds no aggregated_*.csv")

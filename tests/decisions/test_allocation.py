@@ -58,7 +58,8 @@ def test_for_any_parameters_the_split_is_no_worse_than_brute_force_and_balances_
         theta["C"] *= c / 0.05
     for key in {"eta", "K", "R0"} & theta.keys() - set(law.fixed):
         theta[key] *= scale
-    best = rs.optimal_allocation((law, theta), N=n, budget=budget, prices=(1, price))
+    # the grid goes down to 2e-9 of the budget, which may be less than the one token that is least by default
+    best = rs.optimal_allocation((law, theta), N=n, budget=budget, prices=(1, price), min_D=1e-9 * budget)
     assert best.loss <= brute(law, theta, n, budget, 1.0, price) + 1e-11
     np.testing.assert_allclose(best.D + price * best.R, budget, rtol=1e-9)
     np.testing.assert_allclose(best.loss, law.loss(n, best.D, best.R, theta), rtol=1e-14)

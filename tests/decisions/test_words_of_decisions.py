@@ -54,7 +54,7 @@ def test_what_a_store_brings_is_said_in_the_metric_with_its_interval(metric: str
     assert best.improvement == pytest.approx(abs(with_store - without), rel=1e-9)
 
 
-@pytest.mark.parametrize("metric", ["nll_per_token", "acc"])
+@pytest.mark.parametrize("metric", ["acc"])
 def test_an_average_of_laws_has_its_loss_within_its_interval(metric: str) -> None:
     fit = rs.fit_manifold(as_metric(simulate("log1p", grid=FEW, noise=0.02, rng=3), metric))
     assert len(fit.selection.weights) > 1
@@ -223,3 +223,44 @@ def test_what_stores_were_worth_has_an_interval_over_trained_models() -> None:
     assert "cannot be told from nothing" in lost
     one = TABLE[(TABLE["N"] == 1e9) & (TABLE["D"] == 1e10)]
     assert "no interval from 1 trained model" in rs.substitution(one, rs.fit_manifold(TABLE, "log1p")).summary()
+
+
+def test_a_store_that_is_excluded_or_comes_late_is_not_called_useless() -> None:
+    fit = rs.fit_manifold(TABLE, "log1p")
+    none = rs.optimal_allocation(fit, N=1e9, budget=1e11, max_R=0)
+    assert none.store == "excluded"
+    assert "max_R leaves no store" in none.summary()
+    late = rs.optimal_allocation(known("hill", rs.fitting.Hill(exponent=4.0), C=0.2, K=5e9), N=1e9, budget=[1e9, 1e12])
+    assert list(late.boundary) == ["R=0", "interior"]
+    assert late.store[0] == "helps"
+    assert "a store does not pay here; spend everything on pretraining" in late.summary().splitlines()[0]
+    nothing = rs.optimal_allocation(known("log1p", C=0.0), N=1e9, budget=1e10)
+    assert nothing.store == "does not help"
+
+
+WRONG = [None, 3, [1], {"a": 1}, b"x", object(), np.zeros(2), float("nan"), True]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda value: type(value).__name__)
+def test_arguments_of_a_wrong_type_are_named(wrong: Any) -> None:
+    fit = rs.fit_manifold(TABLE, "log1p")
+    ask = {
+        "definition": lambda: rs.knee_point(fit, N=1e9, definition=wrong),
+        "by": lambda: rs.reading_threshold(fit, by=wrong),
+        "confidence_level": lambda: rs.reading_threshold(fit, confidence_level=wrong),
+        "convention": lambda: rs.substitution(TABLE, fit, convention=wrong),
+        "goal": lambda: rs.next_runs(TABLE, TABLE[["N", "D"]], budget_flops=1e20, goal=wrong, law="log1p"),
+        "expected": lambda: rs.optimal_allocation(wrong, N=1e9, budget=1e10),
+        "budget": lambda: rs.optimal_allocation(fit, N=1e9, budget="1e10" if isinstance(wrong, (int, list)) else wrong),
+    }
+    if not (isinstance(wrong, int) and wrong == 3) and wrong is not None:
+        ask["within"] = lambda: rs.optimal_allocation(fit, N=1e9, budget=1e10, within=wrong)
+    for name, call in ask.items():
+        with pytest.raises(rs.RagscaleError, match=name):
+            call()
+
+
+def test_an_estimate_is_as_true_as_its_value() -> None:
+    fit = rs.fit_manifold(TABLE, "log1p")
+    assert rs.critical_store(fit, N=1e9, D=1e10)
+    assert not rs.exchange_rate(known("log1p", C=0.0), N=1e9, D=1e10, R=1e9)

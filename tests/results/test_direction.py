@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ragscale.errors import RagscaleError, ResultsError, ResultsWarning
 from ragscale.results import higher_is_better
+from ragscale.results._direction import direction
 
 # as the harnesses spell them
 _RISES = """acc acc_norm acc,none acc_mutual_info acc_bytes exact_match,strict-match em f1 squad_f1 mmlu/acc
@@ -96,3 +97,23 @@ def test_every_metric_that_ragscale_measures_is_known():
         for name in metric_names(kind, pmi=True):
             rises = name.startswith("acc") or name in {"margin", "greedy_match", "exact_match", "f1", "contains"}
             assert higher_is_better(name) is rises
+
+
+@pytest.mark.parametrize(
+    ("metric", "says"), [("acc", False), ("exact_match", False), ("perplexity", True), ("nll_per_token", True)]
+)
+def test_a_direction_against_the_name_of_the_metric_is_warned_about(metric: str, says: bool) -> None:
+    table = pd.DataFrame({"N": [1e8, 2e8, 4e8], "D": [1e9, 2e9, 4e9], "R": 0.0, "value": [0.5, 0.4, 0.6]})
+    table = table.assign(metric=metric)
+    for source, call in (
+        ("argument", lambda: direction(table, says)),
+        ("column", lambda: direction(table.assign(higher_is_better=says))),
+    ):
+        with pytest.warns(ResultsWarning, match=f"the {source} higher_is_better says that .* {metric!r}"):
+            assert call() is says
+
+
+def test_a_direction_that_the_values_bear_out_is_not_argued_with() -> None:
+    sizes = np.geomspace(1e8, 1e10, 8)
+    rising = pd.DataFrame({"N": sizes, "D": 20 * sizes, "R": 0.0, "value": np.linspace(1, 9, 8), "metric": "loss"})
+    assert direction(rising, True)  # a loss that rises with everything: a name used for something else

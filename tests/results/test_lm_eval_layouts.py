@@ -121,3 +121,13 @@ def test_other_json_in_the_folder_is_passed_over(tmp_path):
     (tmp_path / "pythia.json").unlink()
     with pytest.raises(ResultsError, match=r"results_\*\.json, results\.json"):
         read_lm_eval(tmp_path, **COUNTS)
+
+
+def test_folders_whose_files_name_no_model_are_not_joined_without_a_word(tmp_path: Path) -> None:
+    for name, task in (("model-70m", "sciq"), ("model-12b", "arc_easy")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps({"results": {task: {"acc,none": 0.6}}}))
+    with pytest.warns(ResultsWarning, match=r"2 folders \(model-12b, model-70m\), and not all files name their model"):
+        read_lm_eval(tmp_path, N=7e7, D=3e11, R=0)
+    alone = read_lm_eval(tmp_path / "model-70m", N=7e7, D=3e11, R=0)
+    assert alone["task"].tolist() == ["sciq"]

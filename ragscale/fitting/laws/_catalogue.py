@@ -85,7 +85,7 @@ def make_law(law: str | ScalingLaw, options: Mapping[str, Any] | None = None) ->
     if isinstance(law, type) and issubclass(law, ScalingLaw):
         return law(**(options or {}))
     classes = law_classes()
-    if law not in classes:
+    if not isinstance(law, str) or law not in classes:
         near, known = _near(str(law), classes), ", ".join(sorted(classes))
         raise ConfigError(f"law = {law!r} is not known{near}; give a ScalingLaw or one of {known}, see catalogue()")
     return classes[law](**(options or {}))

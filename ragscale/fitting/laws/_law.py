@@ -493,7 +493,10 @@ def check_counts(N: ArrayLike, D: ArrayLike, R: ArrayLike) -> tuple[np.ndarray, 
     arrays, problems = [], []
     for name, value in (("N", N), ("D", D), ("R", R)):
         try:
-            array = np.asarray(value, dtype=np.float64)
+            given = np.asarray(value)
+            if given.dtype.kind in "bSUMmc":
+                raise TypeError(f"{given.dtype} is no count")
+            array = given.astype(np.float64)
         except (TypeError, ValueError) as error:
             problems.append(f"{name} is not numeric ({error})")
             continue

@@ -33,11 +33,11 @@ class Objective:
 
     def __post_init__(self) -> None:
         problems = []
-        if self.loss not in {"huber", "least_squares", "quantile"}:
+        if not isinstance(self.loss, str) or self.loss not in {"huber", "least_squares", "quantile"}:
             problems.append(f"loss = {self.loss!r} must be 'huber', 'least_squares' or 'quantile'")
         if not self.delta > 0:
             problems.append(f"delta = {self.delta!r} must be positive (or 'auto')")
-        if not 0 < self.tau < 1:
+        if not isinstance(self.tau, (int, float, np.floating)) or not 0 < self.tau < 1:
             problems.append(f"tau = {self.tau!r} must be between 0 and 1")
         if problems:
             raise ConfigError("; ".join(problems))
