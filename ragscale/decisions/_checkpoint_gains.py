@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from ragscale.errors import ConfigError, IdentifiabilityWarning, ResultsError
 
@@ -105,9 +105,9 @@ def gain_intervals(gains: Any, by: str, level: float) -> pd.DataFrame:
         each = group.groupby("run")["gain"].mean() if "run" in group and group["run"].notna().all() else group["gain"]
         m, mean = len(each), float(each.mean())
         if m > 1:
-            half = float(stats.t.ppf(0.5 + level / 2, m - 1) * each.std(ddof=1) / np.sqrt(m))
+            half = float(special.stdtrit(m - 1, 0.5 + level / 2) * each.std(ddof=1) / np.sqrt(m))
         else:
-            half = float(stats.norm.ppf(0.5 + level / 2) * group["error"].iloc[0])
+            half = float(special.ndtri(0.5 + level / 2) * group["error"].iloc[0])
         at = dict(zip([*named, by], key, strict=True))
         out.append({**at, "of": group["of"].iloc[0], "gain": mean, "low": mean - half, "high": mean + half, "n": m})
     return pd.DataFrame(out)

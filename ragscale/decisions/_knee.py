@@ -219,6 +219,7 @@ def knee_point(
     low, high = quantiles(d, found.confidence_level)
     point = {name: float(value) for name, value in found.theta.items()}
     loss = np.ravel(found.at_point().loss(flat["N"], d[0], flat["R"], point))
+    found.check_possible("knee_point", loss)
 
     def shaped(values: np.ndarray) -> Any:
         return scalar(np.reshape(values, shape))

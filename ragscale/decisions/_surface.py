@@ -226,21 +226,25 @@ class Surface:
         return max(1.0, float(measured.min()) / _BELOW) if measured.size else 1.0
 
     def check_possible(self, where: str, loss: np.ndarray) -> None:
-        """Refuse a predicted metric that cannot be: at or below zero where every measured value is positive.
+        """Refuse a predicted metric that cannot be: at or below zero where every measured value is positive, and so on.
 
         Raises
         ------
         FitError
             With the value, and what it says about the fit.
         """
-        if self.data is None or not np.all(np.asarray(self.data["value"], np.float64) > 0):
+        link = self.members[0].link if self.members else self.link
+        if self.data is None or link is None:
             return
+        low, high = link.limits(np.asarray(self.data["value"], np.float64))
         value = self.metric(loss)
-        if np.any(value <= 0):
+        beyond = (value < low) | (value > high) | ((value <= 0) & (low == 0) & np.isinf(high))
+        if np.any(beyond):
+            limit = f"above {high:g}" if np.any(value > high) else f"{low:g} or below"
             raise FitError(
-                f"{where}: the fit of the law {self.law.name!r} predicts {np.nanmin(value):.3g} there, and every value "
-                "measured is positive: the data do not determine the surface that far; fit another law, add runs, or "
-                "ask within the measured range"
+                f"{where}: the fit of the law {self.law.name!r} predicts {value[beyond].flat[0]:.3g} there, and this "
+                f"metric is never {limit}: the data do not determine the surface that far; fit another law, add runs, "
+                "or ask within the measured range"
             )
 
 

@@ -191,7 +191,7 @@ class Bootstrap(Result):
         if logarithmic:
             with np.errstate(over="ignore"):
                 low, high = np.exp(low), np.exp(high)
-        return Interval(*finite(low, high, self.fit.lowest))
+        return Interval(*finite(low, high, self.fit.lowest, self.fit.highest))
 
     def _scatter(self, shape: tuple[int, ...]) -> np.ndarray:
         """Draw residuals of new rows; always the same draws."""

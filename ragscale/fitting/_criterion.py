@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from ragscale.fitting._experiments import clusters
 from ragscale.fitting._own import peek
@@ -39,6 +39,8 @@ def aicc(fit: ManifoldFit) -> float:
 
 def deviance(fit: ManifoldFit) -> float:
     """Return -2 log likelihood of the rows under the density that belongs to the loss, at the best scale."""
+    from scipy import optimize  # a quarter of a second, and a single fit needs it not
+
     rows, objective = len(peek(fit, "data")), max(fit.objective, 1e-300)
     delta = fit.loss.limit
 

@@ -15,7 +15,7 @@ from ragscale.fitting._comparison import CrossValidation
 from ragscale.fitting._conditions import rows_for
 from ragscale.fitting._determined import unseen
 from ragscale.fitting._experiments import clusters
-from ragscale.fitting._fit_table import fit_without
+from ragscale.fitting._fit_without import Counts, FoldFit, fit_without
 from ragscale.fitting._options import FitOptions
 from ragscale.fitting._prepare import TABLE_OPTIONS, prepare, read_columns
 from ragscale.fitting._result import ManifoldFit
@@ -89,9 +89,18 @@ def prepared(results: ResultsLike, laws: Sequence[ScalingLaw], options: dict[str
 
 
 def validate(
-    table: pd.DataFrame, law: ScalingLaw, ways: Sequence[LeaveOut], *, rng: RngLike = 0, options: Mapping[str, Any]
+    table: pd.DataFrame,
+    law: ScalingLaw,
+    ways: Sequence[LeaveOut],
+    *,
+    rng: RngLike = 0,
+    options: Mapping[str, Any],
+    whole: ManifoldFit | None = None,
 ) -> list[CrossValidation | RagscaleError]:
-    """Cross-validate a law on a prepared table in several ways at once; a way that cannot be gone is its error."""
+    """Cross-validate a law on a prepared table in several ways at once; a way that cannot be gone is its error.
+
+    ``whole`` is the fit to all of it, where that is known.
+    """
     table, kept, _ = rows_for(table, law)
     law = law._resolve(*(table[name].to_numpy(float) for name in "NDR"))
     options = with_link(table, options, law)
@@ -100,8 +109,9 @@ def validate(
         weights = np.asarray(weights, dtype=float)[kept]
     folds: list[list[tuple[str, np.ndarray]] | RagscaleError] = [_folds_or_error(table, way, rng) for way in ways]
     parts = [test for some in folds if not isinstance(some, RagscaleError) for _, test in some]
-    fits = iter(fit_without(table, law, parts, weights=weights, options=options))
+    fits = iter(fit_without(table, law, parts, weights=weights, options=options, whole=whole))
     known = set(unseen(table, law.variables))
+    columns = {name: table[name].to_numpy(float) for name in ("N", "D", "R", "value", *law.further_columns)}
     found: list[CrossValidation | RagscaleError] = []
     for way, some in zip(ways, folds, strict=True):
         if isinstance(some, RagscaleError):
@@ -109,7 +119,7 @@ def validate(
             continue
         own = [(name, test, next(fits)) for name, test in some]
         try:
-            rows = [_row(table, name, test, fit, known) for name, test, fit in own]
+            rows = [_row(columns, name, test, fit, known) for name, test, fit in own]
         except FitError as error:
             found.append(error)
         else:
@@ -117,25 +127,20 @@ def validate(
     return found
 
 
-def _row(
-    table: pd.DataFrame, name: str, test: np.ndarray, fit: ManifoldFit | RagscaleError, known: set[str]
-) -> dict[str, Any]:
+def _row(columns: Counts, name: str, test: np.ndarray, fit: FoldFit | RagscaleError, known: set[str]) -> dict[str, Any]:
     """Return what a fold predicts of the rows left out, against what they are."""
     if isinstance(fit, RagscaleError):
         raise FitError(f"cross_validate cannot fit without {name}: {fit}") from fit
     lost = [text for variable, text in fit.unseen.items() if variable not in known]
     if lost:
         raise FitError(f"cross_validate cannot fit without {name}: {'; '.join(lost)}")
-    held_out = pd.DataFrame(table[test])
-    counts = [held_out[column].to_numpy(float) for column in "NDR"]
-    further = {column: held_out[column].to_numpy(float) for column in fit.law.further_columns}
-    predicted = np.asarray(fit.link.metric(fit.latent(*counts, **further)))
-    seen = held_out["value"].to_numpy(float)
+    held_out = {column: values[test] for column, values in columns.items()}
+    predicted, seen = fit.predict(held_out), held_out["value"]
     difference = predicted / seen - 1.0 if fit.space == "log" else predicted - seen
     return {
         "fold": name,
         "n_train": int((~test).sum()),
-        "n_test": len(held_out),
+        "n_test": int(test.sum()),
         "error": float(np.abs(difference).mean()),
         "bias": float(difference.mean()),
         "objective": fit.objective,

@@ -13,6 +13,8 @@ from ragscale.fitting.laws._law import ScalingLaw
 from ragscale.results._door import speaks_of
 from ragscale.results._table import MEASURED
 
+Counts = pd.DataFrame | Mapping[str, np.ndarray]
+"""Columns N, D and R."""
 UNKNOWN = 1_000_000_007.0
 """What stands for the N or D of a table that does not give them; no model has just this many."""
 
@@ -21,8 +23,8 @@ _TOGETHER = 0.9995  # correlation of log N and log D from which they are one var
 _REDUNDANT = 1e-8  # of the largest singular value
 
 
-def unseen(table: pd.DataFrame, variables: tuple[str, ...]) -> dict[str, str]:
-    """Say of which variables the rows cannot show the effect, and why.
+def unseen(table: Counts, variables: tuple[str, ...]) -> dict[str, str]:
+    """Say of which variables the rows of N, D and R cannot show the effect, and why.
 
     Returns
     -------
@@ -35,13 +37,13 @@ def unseen(table: pd.DataFrame, variables: tuple[str, ...]) -> dict[str, str]:
     {'N': 'what another N does is not in these data: every row has N = 1e+09'}
     """
     found: dict[str, str] = {}
-    logs = {name: np.log(table[name].to_numpy(float)) for name in ("N", "D") if name in variables}
+    logs = {name: np.log(np.asarray(table[name], dtype=float)) for name in ("N", "D") if name in variables}
     for name, values in logs.items():
         if np.ptp(values) < _SAME:
             middle = float(np.exp(values.mean()))
             where = (
                 "the table does not give it"
-                if table[name].iloc[0] == UNKNOWN
+                if np.asarray(table[name])[0] == UNKNOWN
                 else f"every row has {name} = {middle:.4g}"
             )
             found[name] = f"what another {name} does is not in these data: {where}"
@@ -52,7 +54,7 @@ def unseen(table: pd.DataFrame, variables: tuple[str, ...]) -> dict[str, str]:
             f"{how} in every row: what D does cannot be told from what N does. The term in N stands for both; vary D "
             "at fixed N"
         )
-    sizes = np.unique(table["R"].to_numpy(float)) if "R" in variables else np.zeros(0)
+    sizes = np.unique(np.asarray(table["R"], dtype=float)) if "R" in variables else np.zeros(0)
     if len(sizes) == 2:
         found["R"] = (
             f"R is {sizes[0]:.4g} or {sizes[1]:.4g} in every row: the difference between the two is measured, the "
@@ -92,13 +94,13 @@ def _rise_together(n: np.ndarray, d: np.ndarray) -> bool:
     return len(n) > 2 and float(np.corrcoef(n, d)[0, 1]) > _TOGETHER
 
 
-def drop_undetermined(law: ScalingLaw, table: pd.DataFrame) -> tuple[ScalingLaw, tuple[str, ...]]:
+def drop_undetermined(law: ScalingLaw, table: Counts) -> tuple[ScalingLaw, tuple[str, ...]]:
     """Return the law without the terms that the rows say nothing about, and the parameters that this leaves open.
 
     With one N the term A N^-alpha is a constant, which E takes over: A is set to 0, and alpha means nothing.
     """
     names: list[str] = []
-    stores = table["R"].to_numpy(float)
+    stores = np.asarray(table["R"], dtype=float)
     scale = float(np.exp(np.mean(np.log(stores[stores > 0])))) if (stores > 0).any() else 1.0
     for variable in unseen(table, law.variables):
         without: Mapping[str, float | None] = law._without(variable, scale) or {}

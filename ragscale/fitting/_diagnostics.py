@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from ragscale.fitting._conditions import GOLD, RANDOM, conditions
 from ragscale.fitting._determined import redundant
@@ -246,7 +246,7 @@ def parameter_table(fit: ManifoldFit, confidence_level: float = 0.95) -> pd.Data
     sizes, size_slopes = _sizes(problem, u)
     count = int(local.cluster.max()) + 1
     too_few = count <= int((~local.held & ~local.open).sum())  # errors between models need more models than parameters
-    quantile = float(stats.t.ppf(0.5 + confidence_level / 2, max(count - len(local.p), 1)))
+    quantile = float(special.stdtrit(max(count - len(local.p), 1), 0.5 + confidence_level / 2))
     values = {**fit.theta, **{p.name: float(getattr(fit.link, p.name)) for p in fit.link.parameters}}
     rows = []
     for name, value in values.items():
@@ -397,7 +397,7 @@ def retrieval_effect(table: pd.DataFrame, space: str = "log", confidence_level: 
     if n_models == 1:
         nothing = {"low": np.nan, "high": np.nan}
         return RetrievalEffect(verdict="not measured", change=middle, **nothing, n_models=1, relative=log)
-    half = float(stats.t.ppf(0.5 + confidence_level / 2, n_models - 1) * change.std(ddof=1) / np.sqrt(n_models))
+    half = float(special.stdtrit(n_models - 1, 0.5 + confidence_level / 2) * change.std(ddof=1) / np.sqrt(n_models))
     rising = direction(table)
     low, high = middle - half, middle + half
     verdict: Verdict = "does not help" if max(-low, high) <= _SMALL * _range(value, log=log) else "cannot be told"

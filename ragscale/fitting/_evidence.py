@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from ragscale._files import check_fields
 from ragscale.errors import CheckpointError
@@ -121,8 +121,8 @@ class Evidence(Result):
             return False
         gain, low, high, count = (values[several] for values in numbers.values())
         half, free = 0.5 * (high - low), count - 1.0
-        error = np.maximum(half / stats.t.ppf(0.5 + _LEVEL / 2, free), 1e-300)
-        chance = stats.t.sf(sign * gain / error, free)
+        error = np.maximum(half / special.stdtrit(free, 0.5 + _LEVEL / 2), 1e-300)
+        chance = special.stdtr(free, -sign * gain / error)
         return bool((chance < 0.5 * (1 - _LEVEL) / len(gain)).any())
 
     def to_dict(self) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def paired(what: str, models: Sequence[TrainedModel], values: Sequence[float]) -
     mean = float(gains.mean())
     if count < 2:
         return Paired(what=what, gain=mean, low=np.nan, high=np.nan, n_models=count)
-    half = float(stats.t.ppf(0.5 + _LEVEL / 2, count - 1) * gains.std(ddof=1) / np.sqrt(count))
+    half = float(special.stdtrit(count - 1, 0.5 + _LEVEL / 2) * gains.std(ddof=1) / np.sqrt(count))
     return Paired(what=what, gain=mean, low=mean - half, high=mean + half, n_models=count)
 
 

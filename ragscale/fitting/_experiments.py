@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from ragscale.errors import ConfigError, ResultsWarning
 
@@ -86,6 +84,9 @@ def _is_of_rows(table: pd.DataFrame, name: str) -> bool:
 
 def merged(experiment: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Return the experiment of each group of rows that were averaged: experiments that share a group become one."""
+    from scipy import sparse
+    from scipy.sparse.csgraph import connected_components
+
     count, groups = int(experiment.max()) + 1, int(group.max()) + 1
     ones = np.ones(len(group), dtype=bool)
     edges = sparse.coo_matrix((ones, (experiment, count + group)), shape=(count + groups, count + groups))

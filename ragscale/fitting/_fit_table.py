@@ -1,15 +1,14 @@
-"""Fit one law to the rows of a prepared table, or to all that remain when parts of it are left out."""
+"""Fit one law to the rows of a prepared table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from ragscale.errors import ConfigError, RagscaleError
+from ragscale.errors import ConfigError
 from ragscale.fitting._conditions import rows_for
 from ragscale.fitting._determined import drop_undetermined
 from ragscale.fitting._result import ManifoldFit
@@ -19,7 +18,7 @@ from ragscale.fitting.solver._make_link import make_link
 from ragscale.fitting.solver._objective import LossName, Objective
 from ragscale.fitting.solver._problem import Problem
 from ragscale.fitting.solver._rows import Table
-from ragscale.fitting.solver._search import no_objective, solve, solve_each
+from ragscale.fitting.solver._search import solve
 from ragscale.fitting.solver._solution import Solution
 from ragscale.fitting.solver.links import Link, Space
 
@@ -46,9 +45,9 @@ class Settled:
         """The minimisation over these rows."""
         return self.over(arrays(self.table, self.weight, self.law))
 
-    def over(self, rows: Table) -> Problem:
-        """Return the same minimisation over other rows."""
-        return Problem(self.law, self.link, self.objective, space=self.space, table=rows)
+    def over(self, rows: Table, law: ScalingLaw | None = None) -> Problem:
+        """Return the same minimisation over other rows, or with another law."""
+        return Problem(law or self.law, self.link, self.objective, space=self.space, table=rows)
 
 
 def settle(
@@ -93,54 +92,6 @@ def fit_table(table: pd.DataFrame, law: ScalingLaw, **options: Any) -> ManifoldF
         problem = replace(asked, objective=replace(asked.objective, delta=delta)).problem
         solution = solve(problem, solution)
     return _make_fit(asked, problem, solution)
-
-
-def fit_without(
-    table: pd.DataFrame, law: ScalingLaw, parts: Sequence[np.ndarray], *, weights: Any, options: Mapping[str, Any]
-) -> list[ManifoldFit | RagscaleError]:
-    """Fit what remains without each of several parts of a prepared table; what cannot be fitted is its error.
-
-    Fits of the same law are one batch over all rows, with weight 0 where a row is left out.
-
-    Parameters
-    ----------
-    parts : sequence of ndarray (n,) of bool
-        The rows to leave out.
-    weights
-        As for `fit_manifold`; numbers are (n,).
-    """
-    given = None if weights is None or isinstance(weights, str) else np.asarray(weights, dtype=float)
-    found: dict[int, ManifoldFit | RagscaleError] = {}
-    together: dict[str, dict[int, Settled]] = {}
-    for i, part in enumerate(parts):
-        rest = pd.DataFrame(table[~part]).reset_index(drop=True)
-        own = weights if given is None else given[~part]
-        try:
-            asked = settle(rest, law, weights=own, **options)
-            if asked.automatic or len(asked.table) < len(rest):  # an objective or rows of its own
-                found[i] = fit_table(rest, law, weights=own, **options)
-            else:
-                same = repr((asked.law.to_dict(), asked.link, asked.objective, asked.space))
-                together.setdefault(same, {})[i] = asked
-        except RagscaleError as error:
-            found[i] = error
-    for batch in together.values():
-        found |= _fit_batch(table, {i: ~parts[i] for i in batch}, batch)
-    return [found[i] for i in range(len(parts))]
-
-
-def _fit_batch(
-    table: pd.DataFrame, kept: Mapping[int, np.ndarray], batch: Mapping[int, Settled]
-) -> dict[int, ManifoldFit | RagscaleError]:
-    first = next(iter(batch.values()))
-    problem = first.over(arrays(table, np.ones(len(table)), first.law))
-    weights = np.zeros((len(batch), len(table)))
-    for row, i in enumerate(batch):
-        weights[row, kept[i]] = batch[i].weight
-    found: dict[int, ManifoldFit | RagscaleError] = {}
-    for (i, asked), solution in zip(batch.items(), solve_each(problem, weights), strict=True):
-        found[i] = _make_fit(asked, problem, solution) if len(solution.value) else no_objective(asked.problem)
-    return found
 
 
 def _make_fit(asked: Settled, problem: Problem, solution: Solution) -> ManifoldFit:

@@ -34,20 +34,21 @@ def ends(values: np.ndarray, confidence_level: float) -> tuple[np.ndarray, np.nd
     return low, high
 
 
-def finite(low: np.ndarray, high: np.ndarray, lowest: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends, the lower one raised to the lowest value that the metric can take.
+def finite(low: np.ndarray, high: np.ndarray, lowest: float, highest: float = np.inf) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends, brought within the lowest and the highest value that the metric can take.
 
     Raises
     ------
     FitError
-        When an end is not finite or the upper end lies below the lowest value.
+        When an end is not finite, or the whole interval lies beyond what the metric can be.
     """
-    low, high = np.maximum(np.nan_to_num(low, nan=np.nan, neginf=lowest), lowest), np.asarray(high)
-    bad = ~(np.isfinite(low) & np.isfinite(high) & (high > lowest))
+    low, high = np.maximum(low, lowest), np.minimum(high, highest)
+    bad = ~(np.isfinite(low) & np.isfinite(high) & (high > lowest) & (low < highest))
     if bad.any():
         raise FitError(
-            f"there is no finite interval at {bad.sum()} of {bad.size} points: replicates of the fit end at "
-            f"{np.ravel(high)[np.argmax(bad)]:.3g} there, outside of what the law can describe"
+            f"there is no finite interval at {bad.sum()} of {bad.size} points: replicates of the fit go from "
+            f"{np.ravel(low)[np.argmax(bad)]:.3g} to {np.ravel(high)[np.argmax(bad)]:.3g} there, outside of what the "
+            "law can describe"
         )
     return low, high
 

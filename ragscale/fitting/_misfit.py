@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 _FLAT = 0.5  # predictions that move less than half as much as the observations
 _ODD = 0.8
@@ -67,7 +67,7 @@ def patterns(table: pd.DataFrame, residual: np.ndarray, cluster: np.ndarray) -> 
         if not total > 0 or between / total < _PATTERN:
             continue
         ratio = between / (len(at) - 1) / max((total - between) / spare, 1e-300)
-        if stats.f.sf(ratio, len(at) - 1, spare) < _CERTAIN:
+        if special.fdtrc(len(at) - 1, spare, ratio) < _CERTAIN:
             i, j = int(np.argmin(middle)), int(np.argmax(middle))
             found.append(Pattern(name, between / total, at[i], float(middle[i]), at[j], float(middle[j])))
     return found

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 from scipy.optimize import root_scalar
 
 from ragscale.errors import ConfigError
@@ -100,7 +100,7 @@ def profile(fit: ManifoldFit, name: str, *, confidence_level: float = 0.95, n_po
     if bool(row["at_bound"]):
         raise ConfigError(f"parameter {name!r} stands at its bound ({row['value']:g}): it has no two-sided profile")
     scale = _scale(fit, name)
-    rise = 0.5 * scale * float(stats.chi2.ppf(confidence_level, 1))
+    rise = 0.5 * scale * float(special.chdtri(1, 1.0 - confidence_level))
     logarithmic = parameter.log or (name in _coefficients(fit) and row["value"] > 0 and row["low"] > 0)
     value = float(row["value"])
     lower, upper = parameter.bounds(fit.problem.typical)

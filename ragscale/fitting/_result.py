@@ -120,8 +120,8 @@ class ManifoldFit(Result):
         Raises
         ------
         FitError
-            Where the rows say nothing about an N or D (see `unseen`), or the law falls below the lowest value that the
-            metric can take (`lowest`), far outside the data. `latent` evaluates the formula anywhere.
+            Where the rows say nothing about an N or D (see `unseen`), or the law leaves what the metric can be
+            (`lowest`, `highest`), far outside the data. `latent` evaluates the formula anywhere.
 
         Warns
         -----
@@ -135,22 +135,30 @@ class ManifoldFit(Result):
         else:
             latent = self.latent(N, D, R, **columns)
         value = np.asarray(self.link.metric(latent))
-        below = ~(value >= self.lowest)
-        if below.any():
-            n, d, r = (np.broadcast_to(np.asarray(x, dtype=float), value.shape)[below].flat[0] for x in (N, D, R))
+        beyond = ~((value >= self.lowest) & (value <= self.highest))
+        if beyond.any():
+            n, d, r = (np.broadcast_to(np.asarray(x, dtype=float), value.shape)[beyond].flat[0] for x in (N, D, R))
+            worst = value[beyond].flat[0]
+            limit = f"above {self.highest:g}" if worst > self.highest else f"below {self.lowest:g}"
             raise FitError(
-                f"{self.law.name} predicts {value[below].flat[0]:.4g} at N = {n:.4g}, D = {d:.4g}, R = {r:.4g}"
-                f", and the metric is never below {self.lowest:g}: this lies outside of what the law can describe"
+                f"the law {self.law.name!r} predicts {worst:.4g} at N = {n:.4g}, D = {d:.4g}, R = {r:.4g}, and the "
+                f"metric is never {limit}: this lies outside of what the law can describe"
             )
         return value
 
     @property
     def lowest(self) -> float:
-        """The lowest value that the metric can take: the floor of its link, or 0 where all values are positive."""
-        floor = getattr(self.link, "floor", None)
-        if isinstance(floor, (int, float)):
-            return float(floor)
-        return 0.0 if peek(self, "data")["value"].to_numpy(float).min() > 0 else -np.inf
+        """The lowest value that the metric can take: as its link says, or 0 where all values are positive."""
+        return self._limits[0]
+
+    @property
+    def highest(self) -> float:
+        """The highest value that the metric can take: 0 for log likelihoods, the ceiling of a score, or infinity."""
+        return self._limits[1]
+
+    @cached_property
+    def _limits(self) -> tuple[float, float]:
+        return self.link.limits(peek(self, "data")["value"].to_numpy(float))
 
     @cached_property
     def unseen(self) -> dict[str, str]:
@@ -314,7 +322,8 @@ class ManifoldFit(Result):
         Returns
         -------
         DataFrame
-            Columns N, D, R, ``predicted``, and for the fitted rows ``value`` and ``residual``.
+            Columns N, D, R, ``predicted``, and for the fitted rows ``value`` and ``residual``. On a grid, ``predicted``
+            is NaN where the law leaves what the metric can be (`lowest`, `highest`).
         """
         if grid is None:
             points = frame = self.data
@@ -330,8 +339,10 @@ class ManifoldFit(Result):
                 points["N"].to_numpy(float), points["D"].to_numpy(float), points["R"].to_numpy(float), **columns
             )
         )
-        frame = frame.assign(predicted=predicted)
-        return frame.assign(residual=self.residuals) if grid is None else frame
+        if grid is None:
+            return frame.assign(predicted=predicted, residual=self.residuals)
+        possible = (predicted >= self.lowest) & (predicted <= self.highest)
+        return frame.assign(predicted=np.where(possible, predicted, np.nan))
 
     def summary(self) -> str:
         """Return the fit as text: what was fitted, parameters, diagnostics."""

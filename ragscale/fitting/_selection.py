@@ -114,7 +114,8 @@ def compare_on(
         if held_out:
             problems = []
             ways: dict[str, LeaveOut] = {"leave_one_N": "N", "largest_compute": "compute", "k_fold": folds}
-            for column, held in zip(ways, validate(table, law, list(ways.values()), options=settled), strict=True):
+            validated = validate(table, law, list(ways.values()), options=settled, whole=fit)
+            for column, held in zip(ways, validated, strict=True):
                 if isinstance(held, RagscaleError):
                     problems.append(f"{column}: {held}")
                 else:

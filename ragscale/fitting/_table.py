@@ -106,14 +106,32 @@ def check_fittable(law: ScalingLaw, table: pd.DataFrame, link: Link, space: str)
             f"residuals are taken in the logarithm, and the table has values <= 0 (down to {table['value'].min():g}): "
             "use space='linear', or link='bounded' for a score"
         )
-    need = len(law.free) + len(link.parameters)
-    if len(table) < need:
-        problems.append(f"{len(table)} rows cannot determine {need} parameters: add rows, or fix some parameters")
-    if "R" in law.variables and not reads_evidence(law) and np.ptp(table["R"].to_numpy(float)) == 0:
-        only = table["R"].iloc[0]
-        problems.append(
-            f"the law {law.name!r} needs stores of different sizes, and R is {only:g} in every row: fit "
-            "law='chinchilla', or add rows with and without retrieval"
-        )
+    problems += _about_counts(law, link, table["R"].to_numpy(float))
     if problems:
         raise FitError("; ".join(problems))
+
+
+def check_counts(law: ScalingLaw, link: Link, stores: np.ndarray) -> None:
+    """Say what keeps this law from being fitted to so many rows with these stores (n,), whatever their values.
+
+    Raises
+    ------
+    FitError
+        As `check_fittable`.
+    """
+    problems = _about_counts(law, link, stores)
+    if problems:
+        raise FitError("; ".join(problems))
+
+
+def _about_counts(law: ScalingLaw, link: Link, stores: np.ndarray) -> list[str]:
+    problems = []
+    need = len(law.free) + len(link.parameters)
+    if len(stores) < need:
+        problems.append(f"{len(stores)} rows cannot determine {need} parameters: add rows, or fix some parameters")
+    if "R" in law.variables and not reads_evidence(law) and np.ptp(stores) == 0:
+        problems.append(
+            f"the law {law.name!r} needs stores of different sizes, and R is {stores[0]:g} in every row: fit "
+            "law='chinchilla', or add rows with and without retrieval"
+        )
+    return problems

@@ -163,7 +163,7 @@ def test_a_loss_that_cannot_be_is_refused():
     fit = rs.fit_manifold(table, law="rpower")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(FitError, match="every value measured is positive"):
+        with pytest.raises(FitError, match="this metric is never 0 or below"):
             rs.optimal_allocation(fit, N=1e8, budget=1e11)
 
 

@@ -9,8 +9,9 @@ import pytest
 import ragscale as rs
 from ragscale.datasets import simulate
 from ragscale.errors import FitError
-from ragscale.fitting import Bounded, _fit_table
-from ragscale.fitting._fit_table import fit_table, fit_without
+from ragscale.fitting import Bounded, _fit_without
+from ragscale.fitting._fit_table import fit_table
+from ragscale.fitting._fit_without import FoldFit, fit_without
 from ragscale.fitting._prepare import prepare
 from ragscale.fitting.laws._catalogue import make_law
 
@@ -43,11 +44,12 @@ def test_a_fold_is_the_fit_of_what_remains(law: str, table: pd.DataFrame, option
     together = fit_without(table, make_law(law), parts, weights=weights, options=options)
     for part, fit in zip(parts, together, strict=True):
         alone = fit_table(table[~part].reset_index(drop=True), make_law(law), weights=weights, **options)
-        assert isinstance(fit, rs.fitting.ManifoldFit)
+        assert isinstance(fit, FoldFit)
         assert fit.objective == pytest.approx(alone.objective, rel=1e-13)
         assert fit.converged == alone.converged
-        pd.testing.assert_frame_equal(fit.data, alone.data)
-        np.testing.assert_allclose(fit.residuals, alone.residuals, atol=1e-6)
+        counts = {name: table[name].to_numpy() for name in "NDR"}
+        expected = alone.link.metric(alone.latent(*counts.values()))
+        np.testing.assert_allclose(fit.predict(counts), expected, rtol=1e-5)
 
 
 def test_weights_as_numbers_go_with_their_rows() -> None:
@@ -55,19 +57,19 @@ def test_weights_as_numbers_go_with_their_rows() -> None:
     part = TABLE["N"].to_numpy() == TABLE["N"].max()
     (fit,) = fit_without(TABLE, make_law("log1p"), [part], weights=weights, options={})
     alone = fit_table(TABLE[~part].reset_index(drop=True), make_law("log1p"), weights=weights[~part])
-    assert isinstance(fit, rs.fitting.ManifoldFit)
+    assert isinstance(fit, FoldFit)
     assert fit.objective == pytest.approx(alone.objective, rel=1e-13)
 
 
 def test_all_ways_of_leaving_out_are_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
-    real = _fit_table.solve_each
+    real = _fit_without.solve_each
 
-    def counted(problem: Any, weights: np.ndarray) -> Any:
+    def counted(problem: Any, weights: np.ndarray, near: Any) -> Any:
         batches.append(len(weights))
-        return real(problem, weights)
+        return real(problem, weights, near)
 
-    monkeypatch.setattr(_fit_table, "solve_each", counted)
+    monkeypatch.setattr(_fit_without, "solve_each", counted)
     found = rs.compare_laws(TABLE, ["chinchilla", "log1p"], folds=3)
     assert batches == [TABLE["N"].nunique() + 1 + 3] * 2
     apart = rs.cross_validate(TABLE, "log1p", leave_out=3)
@@ -83,9 +85,8 @@ def test_rows_left_out_where_the_law_fails_do_not_stop_the_fold() -> None:
     table = prepare(table.assign(value=loss * np.exp(0.002 * rng.normal(size=len(table)))))
     part = table["R"].to_numpy() == 1e30
     (fit,) = fit_without(table, make_law("rpower"), [part], weights=None, options={})
-    assert isinstance(fit, rs.fitting.ManifoldFit)
-    with pytest.raises(FitError, match="never below"), pytest.warns(rs.errors.ExtrapolationWarning):
-        fit.predict(1e9, 3e10, 1e30)
+    assert isinstance(fit, FoldFit)
+    assert fit.predict({"N": np.array([1e9]), "D": np.array([3e10]), "R": np.array([1e30])}) < 0
     alone = fit_table(table[~part].reset_index(drop=True), make_law("rpower"))
     assert fit.converged
     assert fit.objective == pytest.approx(alone.objective, rel=1e-12)
@@ -98,3 +99,33 @@ def test_a_fold_that_cannot_be_fitted_is_named_and_the_others_are_not_lost() -> 
     found = rs.compare_laws(few, ["log1p"], folds=2)
     assert "leave_one_N: cross_validate cannot fit without N" in found.table.loc["log1p", "problem"]
     assert np.isfinite(found.table.loc["log1p", "k_fold"])
+
+
+def test_folds_with_the_fit_of_all_rows_at_hand_are_the_same() -> None:
+    parts = leave_one(TABLE, "D")[::15]
+    law = make_law("hill")
+    whole = fit_table(TABLE, law)
+    for other in (None, whole, fit_table(TABLE, make_law("log1p"))):  # unknown, known, of another law
+        found = fit_without(TABLE, law, parts, weights=None, options={}, whole=other)
+        for part, fit in zip(parts, found, strict=True):
+            alone = fit_table(TABLE[~part].reset_index(drop=True), law)
+            assert isinstance(fit, FoldFit)
+            assert fit.objective == pytest.approx(alone.objective, rel=1e-12)
+
+
+def test_a_rugged_objective_is_searched_in_every_fold() -> None:
+    """Perplexities with residuals far beyond delta: the objective has corner beside corner, and minima there."""
+    simulated = simulate("log1p", noise=0.02, rng=1)
+    simulated = simulated.assign(value=np.exp(simulated["value"]), metric="perplexity")
+    table = prepare(pd.DataFrame(simulated[simulated["R"] == 0]))
+    law, options = make_law("chinchilla"), {"link": "log", "space": "linear"}
+    whole = fit_table(table, law, **options)
+    minima = whole.minima["objective"].to_numpy()
+    assert (minima < 1.02 * minima[0]).sum() > 1
+    parts = leave_one(table, "N")[-2:]
+    for part, fit in zip(
+        parts, fit_without(table, law, parts, weights=None, options=options, whole=whole), strict=True
+    ):
+        alone = fit_table(pd.DataFrame(table[~part]).reset_index(drop=True), law, **options)
+        assert isinstance(fit, FoldFit)
+        assert fit.objective <= alone.objective * (1 + 1e-9)

@@ -6,13 +6,13 @@ At every grid point the coefficients have a closed-form optimum: least squares w
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from ragscale.fitting.solver._columns import Columns
 from ragscale.fitting.solver._linear import nonnegative
 from ragscale.fitting.solver._problem import Problem
 
 _SIZE = {1: 60, 2: 24, 3: 14, 4: 8, 5: 5}
+_COARSE = {1: 30, 2: 12, 3: 8, 4: 6, 5: 5}
 LARGEST = max(_SIZE)
 """The most nonlinear parameters for which a grid is fine enough."""
 
@@ -21,12 +21,13 @@ class Grid:
     """A law on a grid of its nonlinear parameters, with the coefficients solved for at every point.
 
     A column that depends on few parameters is evaluated on their grid only; the normal equations of the whole grid are
-    put together from products of such parts. Nothing here depends on weights: one grid serves all.
+    put together from products of such parts. Nothing here depends on weights: one grid serves all. A coarse one is for
+    those who know most basins and look for others.
     """
 
-    def __init__(self, problem: Problem, extra: np.ndarray) -> None:
+    def __init__(self, problem: Problem, extra: np.ndarray, *, coarse: bool = False) -> None:
         self.problem, self.extra = problem, extra
-        self.axes = _axes(problem)
+        self.axes = _axes(problem, (_COARSE if coarse else _SIZE)[problem.m] if problem.m else 0)
         self.shape = tuple(len(axis) for axis in self.axes)
         self.parts, places = _parts(problem, self.axes, extra)
         self.places = [place.reshape(-1) for place in places]
@@ -66,11 +67,10 @@ class Grid:
         return c[:, chosen].T.copy(), np.hstack([u, np.tile(self.extra, (len(chosen), 1))])
 
 
-def _axes(problem: Problem) -> list[np.ndarray]:
+def _axes(problem: Problem, size: int) -> list[np.ndarray]:
     axes = []
     for j in range(problem.m):
         low, high = problem.start[j]
-        size = _SIZE[problem.m]
         if low == high:
             axes.append(np.array([low]))
         elif low > 0 and high / low > 20 and not problem.nonlinear[j].log:
@@ -84,7 +84,14 @@ def _local_minima(lack: np.ndarray, limit: int) -> np.ndarray:
     """Return flat indices of the strict local minima on the grid, and of the best point, best first."""
     if lack.ndim == 0:
         return np.array([0])
-    around = ndimage.minimum_filter(lack, size=3, mode="nearest")
+    around = lack.copy()
+    for axis in range(lack.ndim):
+        line = np.moveaxis(
+            around, axis, 0
+        )  # a view: the lowest of each point and its two neighbours is written in place
+        above, below = line[1:].copy(), line[:-1].copy()
+        np.minimum(line[:-1], above, out=line[:-1])
+        np.minimum(line[1:], below, out=line[1:])
     found = np.flatnonzero((lack <= around).reshape(-1) & np.isfinite(lack).reshape(-1))
     found = np.union1d(found, [np.argmin(lack)])
     return found[np.argsort(lack.reshape(-1)[found], kind="stable")][:limit]

@@ -6,6 +6,8 @@ from itertools import combinations
 
 import numpy as np
 
+_EXCHANGES = 4
+
 
 def solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Solve symmetric systems by elimination without pivoting, after scaling the diagonal to 1.
@@ -40,7 +42,10 @@ def solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def nonnegative(gram: np.ndarray, right: np.ndarray, signed: np.ndarray) -> np.ndarray:
-    """Minimise c'Gc - 2 b'c over c >= 0 exactly, by trying which coefficients are zero.
+    """Minimise c'Gc - 2 b'c over c >= 0 exactly.
+
+    Coefficients that come out negative are set to zero, and those that want to rise are let go again, until nothing is
+    left to exchange; where that does not come to an end, or a system is singular, all choices are tried.
 
     Parameters
     ----------
@@ -52,16 +57,48 @@ def nonnegative(gram: np.ndarray, right: np.ndarray, signed: np.ndarray) -> np.n
     Returns
     -------
     ndarray (k, P)
+
+    References
+    ----------
+    Portugal, Judice and Vicente 1994, Mathematics of Computation 63(208) (block pivoting).
     """
     k = len(right)
     gram = gram.copy()
     for i in range(k):
         gram[i, i] *= 1.0 + 1e-13  # two equal columns share their coefficient instead of dividing 0 by 0
     best = solve(gram, right)
-    bad = ~np.isfinite(best).all(axis=0) | (best[~signed] < 0).any(axis=0)
-    if not bad.any():
-        return best
-    gram, right = gram[:, :, bad], right[:, bad]
+    limited = ~signed
+    zero = (best < 0) & limited[:, None]
+    active = np.flatnonzero(zero.any(axis=0) | ~np.isfinite(best).all(axis=0))
+    zero, bits = zero[:, active], 1 << np.arange(k)
+    for _ in range(_EXCHANGES):
+        if not active.size:
+            return best
+        code, left = bits @ zero, np.ones(len(active), dtype=bool)
+        for value in np.flatnonzero(np.bincount(code)):
+            rows = np.flatnonzero(code == value)
+            place, kept = active[rows], np.flatnonzero((value & bits) == 0)
+            system, goal = gram.take(place, axis=2), right.take(place, axis=1)
+            part = np.zeros_like(goal)
+            if kept.size:
+                part[kept] = solve(system[kept][:, kept], goal[kept])
+            wrong = (part < 0) & limited[:, None]
+            for i in np.flatnonzero(value & bits):
+                wrong[i] = (system[i] * part).sum(axis=0) < goal[i]
+            finite = np.isfinite(part).all(axis=0)
+            good = finite & ~wrong.any(axis=0)
+            best[:, place[good]] = part[:, good]
+            left[rows[good]] = False
+            zero[:, rows] ^= wrong & finite
+        active, zero = active[left], zero[:, left]
+    if active.size:
+        best[:, active] = _by_trying(gram[:, :, active], right[:, active], signed)
+    return best
+
+
+def _by_trying(gram: np.ndarray, right: np.ndarray, signed: np.ndarray) -> np.ndarray:
+    """Return the best coefficients (k, P) over which of them are zero."""
+    k = len(right)
     chosen = np.zeros_like(right)
     lowest = np.zeros(right.shape[1])
     limited = np.flatnonzero(~signed)
@@ -77,5 +114,4 @@ def nonnegative(gram: np.ndarray, right: np.ndarray, signed: np.ndarray) -> np.n
                 lowest = np.where(better, value, lowest)
                 chosen[:, better] = 0.0
                 chosen[np.ix_(kept, np.flatnonzero(better))] = part[:, better]
-    best[:, bad] = chosen
-    return best
+    return chosen

@@ -14,26 +14,39 @@ Starts = tuple[np.ndarray, np.ndarray]
 
 
 @np.errstate(all="ignore")
-def starts(problem: Problem, weights: np.ndarray, limit: int = 8) -> list[Starts]:
-    """Return starts for each row of case weights (F, n), one start per basin found, best first."""
+def starts(problem: Problem, weights: np.ndarray, known: Starts | None = None, limit: int = 8) -> list[Starts]:
+    """Return starts for each row of case weights (F, n), one start per basin found, best first.
+
+    Parameters
+    ----------
+    known : (c, u), optional
+        The best minimum of all rows: it says which of them are outliers, and a coarse grid does to see other basins.
+    """
     found: list[list[Starts]] = [[] for _ in weights]
+    trust = None if known is None else _trust(problem, *known, weights.max(axis=0))
     for extra in _link_starts(problem):
         target, omega = linearised(problem, extra)
-        grid = Grid(problem, extra) if problem.m <= LARGEST else None
+        grid = Grid(problem, extra, coarse=trust is not None) if problem.m <= LARGEST else None
         for basins, weight in zip(found, weights, strict=True):
             if grid is None:
                 basins.append(_scatter(problem, extra, limit, weight))
                 continue
+            if trust is not None:
+                basins.append(grid.minima(target, omega * weight * trust, limit))
+                continue
             c, u = grid.minima(target, omega * weight, limit)
             basins.append((c, u))
-            if problem.k:
-                # once more with the rows that the best point calls outliers weighed down
-                f = problem.latent(problem.columns(u[:1], slopes=False), c[:1])
-                size = np.abs(problem.residual(f, u[:1])[0])
-                spread = max(np.median(size[weight > 0]), 1e-12)
-                tame = np.minimum(1.0, spread / np.maximum(size, 1e-300))
-                basins.append(grid.minima(target, omega * weight * tame, limit))
+            if problem.k:  # once more with the rows that the best point calls outliers weighed down
+                basins.append(grid.minima(target, omega * weight * _trust(problem, c[:1], u[:1], weight), limit))
     return [(np.concatenate([c for c, _ in one]), np.concatenate([u for _, u in one])) for one in found]
+
+
+def _trust(problem: Problem, c: np.ndarray, u: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return 1 for each row near a law (c, u), less the farther it is."""
+    f = problem.latent(problem.columns(u, slopes=False), c)
+    size = np.abs(problem.residual(f, u)[0])
+    spread = max(np.median(size[weight > 0]), 1e-12)
+    return np.minimum(1.0, spread / np.maximum(size, 1e-300))
 
 
 @np.errstate(all="ignore")

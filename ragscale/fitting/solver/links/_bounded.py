@@ -154,6 +154,12 @@ class Bounded(Link):
             return [f"Bounded(on='log') needs positive values; the table has {values.min():g}"]
         return []
 
+    def limits(self, values: np.ndarray) -> tuple[float, float]:
+        return (
+            -np.inf if isinstance(self.floor, str) else float(self.floor),
+            np.inf if isinstance(self.ceiling, str) else float(self.ceiling),
+        )
+
     def with_values(self, extra: Mapping[str, float]) -> Bounded:
         return replace(self, **{k: float(v) for k, v in extra.items() if k in {"floor", "ceiling"}})
 

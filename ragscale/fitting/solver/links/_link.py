@@ -73,6 +73,13 @@ class Link(ABC):
         """Say why these values cannot be modelled through this link."""
         return []
 
+    def limits(self, values: np.ndarray) -> tuple[float, float]:
+        """Return the lowest and the highest value that the metric can take, where ``values`` were measured.
+
+        No prediction beyond them is returned. By default 0 is the lowest where all measured values are positive.
+        """
+        return (0.0 if np.min(values, initial=np.inf) > 0 else -np.inf), np.inf
+
     def with_values(self, extra: Mapping[str, float]) -> Link:
         """Return the link with fitted parameters filled in."""
         return self

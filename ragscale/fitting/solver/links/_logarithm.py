@@ -36,6 +36,9 @@ class Log(Link):
             return [f"link='log' is for perplexity, which is at least 1; the table has {values.min():g}: {advice}"]
         return []
 
+    def limits(self, values: np.ndarray) -> tuple[float, float]:
+        return 1.0, np.inf
+
     def residual(
         self, latent: np.ndarray, observed: np.ndarray, space: Space, extra: Mapping[str, Any] | None = None
     ) -> np.ndarray:

@@ -31,3 +31,6 @@ class Negative(Link):
         if (values > 0).any():
             return [f"link='negative' is for log likelihoods, which are at most 0; the table has {values.max():g}"]
         return []
+
+    def limits(self, values: np.ndarray) -> tuple[float, float]:
+        return -np.inf, 0.0
