@@ -123,8 +123,8 @@ class Line:
 
         def balance(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             left = expit(-z)
-            share = 1.0 - left
-            worth, bend = rate(all_r * np.where(z < -30.0, np.exp(z), share))
+            share = left * np.exp(z)  # 1 - left would lose the digits of a small store
+            worth, bend = rate(all_r * share)
             return worth + constant + fall * np.log(left), bend * left - fall * share
 
         low = np.full(self.shape, _Z_LOW)

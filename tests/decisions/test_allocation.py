@@ -23,10 +23,12 @@ def brute(law, theta, n, budget, p_d=1.0, p_r=1.0):
     def loss(z):
         return float(law.loss(n, budget / p_d / (1 + np.exp(z)), budget / p_r / (1 + np.exp(-z)), theta))
 
-    z = np.linspace(-20, 20, 4001)
+    z = np.linspace(-20, min(20, np.log(budget / p_d - 1)), 4001)  # at least one token to train on
     on_grid = law.loss(n, budget / p_d / (1 + np.exp(z)), budget / p_r / (1 + np.exp(-z)), theta)
     best = z[np.argmin(on_grid)]
-    refined = minimize_scalar(loss, bounds=(best - 0.02, best + 0.02), method="bounded", options={"xatol": 1e-10})
+    refined = minimize_scalar(
+        loss, bounds=(best - 0.02, min(best + 0.02, z[-1])), method="bounded", options={"xatol": 1e-10}
+    )
     return min(refined.fun, on_grid.min(), float(law.loss(n, budget / p_d, 0.0, theta)))
 
 

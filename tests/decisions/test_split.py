@@ -113,6 +113,17 @@ def test_a_constant_worth_still_fills_the_store_where_data_are_short():
     assert (d, r, boundary) == (pytest.approx(4.9e10), pytest.approx(1e9), "R=max")
 
 
+@pytest.mark.parametrize("size", [1e-11, 1e-10, 1e-9])
+def test_a_store_of_a_billionth_of_the_budget_is_as_exact_as_any(size):
+    """Where the first token is infinitely steep every gain has a store, however small; it balances at the prices."""
+    law, theta = known("rpower", C=size)
+    r, d, boundary = split((law, theta), 1e9)
+    assert boundary == "interior"
+    assert r / 1e9 < 1e-5
+    _, slope_d, slope_r = law.gradient(1e9, d, r, theta)
+    assert float(slope_r / slope_d) == pytest.approx(1.0, rel=1e-9)
+
+
 def test_a_law_without_a_store_spends_everything_on_pretraining():
     assert split("chinchilla") == (0.0, 5e10, "R=0")
     assert split("chinchilla", p_d=2.0) == (0.0, 2.5e10, "R=0")
