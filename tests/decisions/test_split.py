@@ -113,7 +113,7 @@ def test_a_constant_worth_still_fills_the_store_where_data_are_short():
     assert (d, r, boundary) == (pytest.approx(4.9e10), pytest.approx(1e9), "R=max")
 
 
-@pytest.mark.parametrize("size", [1e-11, 1e-10, 1e-9])
+@pytest.mark.parametrize("size", [1e-10, 1e-9, 1e-8])
 def test_a_store_of_a_billionth_of_the_budget_is_as_exact_as_any(size):
     """Where the first token is infinitely steep every gain has a store, however small; it balances at the prices."""
     law, theta = known("rpower", C=size)
