@@ -50,7 +50,7 @@ def test_residuals_are_those_of_the_formula(weighted: bool) -> None:
     expected = np.empty_like(residual)
     for c in range(12):
         mine = group == c
-        inverse_root = linalg.fractional_matrix_power(np.eye(4) - q[mine] @ q[mine].T, -0.5)
+        inverse_root = np.real(linalg.fractional_matrix_power(np.eye(4) - q[mine] @ q[mine].T, -0.5))
         expected[mine] = inverse_root @ residual[mine]
     found = freedom(fit, group)
     assert found.residuals * root == pytest.approx(expected, rel=1e-3, abs=1e-6)
