@@ -310,6 +310,7 @@ def _read_cell(path: Path) -> list[dict[str, Any]] | None:
     for number, row in enumerate(samples):
         name = f"{path}, sample {number}"
         check_fields(row, _RESUMED, name=name)
+        check_fields({"precision": row.get("precision")}, {"precision": (str, type(None))}, name=name)
         lists = [row[key] for key in ("logprobs", "greedy", "unconditional_logprobs") if row[key] is not None]
         lengths = {len(scores) for scores in lists}
         if len(lengths) > 1 or not all(isinstance(score, bool | int | float) for part in lists for score in part):

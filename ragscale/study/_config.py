@@ -166,9 +166,9 @@ class StudyConfig:
         for name in _TUPLES:
             settle(name, lambda value, name=name: _several(value, name), getattr(self, name))
         settle("corpus", _corpus, self.corpus)
-        if self.models == ():
+        if isinstance(self.models, tuple) and not self.models:
             problems.append("models is empty: name at least one size, such as '0.15M'")
-        if self.tasks == () and not self.is_synthetic:
+        if isinstance(self.tasks, tuple) and not self.tasks and not self.is_synthetic:
             problems.append("tasks is empty: name tasks or question files")
         settle("training", lambda value: train_config(value, "training"), self.training)
         settle("retriever", RetrieverSpec.of, self.retriever)

@@ -70,6 +70,7 @@ def problems_of(config: StudyConfig, *, settled: bool) -> list[str]:
     _check_corpus(config, found)
     if settled:
         _check_training(config, found)
+        found += _not_json(config.to_dict(), "")
     return found
 
 
@@ -101,25 +102,28 @@ def _check_lists(config: StudyConfig, found: list[str]) -> None:
         found.append(f"seeds = {config.seeds!r} must be distinct whole numbers of at least 0, and at least one")
     else:
         object.__setattr__(config, "seeds", tuple(int(seed) for seed in seeds))
-    unknown = [c for c in config.conditions if c not in CONDITIONS]
+    conditions, sources, gold = (
+        value if isinstance(value, tuple) else () for value in (config.conditions, config.store_sources, config.gold)
+    )
+    unknown = [c for c in conditions if c not in CONDITIONS]
     if unknown:
         found.append(f"conditions has {unknown}, known are {list(CONDITIONS)}")
-    sources = config.store_sources
     if not sources or any(source not in SOURCES for source in sources) or len(set(sources)) < len(sources):
         found.append(f"store_sources = {list(sources)!r} must name {' or '.join(map(repr, SOURCES))}, each once")
     else:
         object.__setattr__(config, "store_sources", tuple(source for source in SOURCES if source in sources))
-    wrong = [path for path in config.gold if not isinstance(path, str)]
+    wrong = [path for path in gold if not isinstance(path, str)]
     if wrong:
         found.append(f"gold must be files, got {wrong}")
 
 
 def _check_corpus(config: StudyConfig, found: list[str]) -> None:
-    if isinstance(config.corpus, Mapping) and "synthetic" in config.corpus:
+    synthetic = config.corpus.get("synthetic") if isinstance(config.corpus, Mapping) else None
+    if isinstance(synthetic, Mapping):
         from ragscale.datasets import synthetic_corpus
 
         known = list(inspect.signature(synthetic_corpus).parameters)
-        unknown = sorted(set(config.corpus["synthetic"]) - set(known))
+        unknown = sorted(str(name) for name in synthetic if name not in known)
         if unknown:
             found.append(f"corpus: synthetic_corpus has no {', '.join(unknown)}; known are {', '.join(known)}")
     elif isinstance(config.corpus, tuple) and not config.corpus:
@@ -154,3 +158,18 @@ def _check_training(config: StudyConfig, found: list[str]) -> None:
                 f"{model.name} has vocab_size = {model.shape.vocab_size}, below the tokenizer's {size}: "
                 f"give vocab_size={size}, or leave it out of a dictionary"
             )
+
+
+def _not_json(value: Any, where: str) -> list[str]:
+    """Name every value that no file of a study could hold, by where it stands."""
+    if isinstance(value, float) and not np.isfinite(value):
+        return [f"{where} = {value!r} must be a finite number"]
+    if value is None or isinstance(value, str | int | float):
+        return []
+    if isinstance(value, Mapping):
+        wrong = [f"{where} has the key {key!r}, which is no text" for key in value if not isinstance(key, str)]
+        inner = ((f"{where}.{key}" if where else str(key), part) for key, part in value.items())
+        return wrong + [problem for place, part in inner for problem in _not_json(part, place)]
+    if isinstance(value, list | tuple):
+        return [problem for i, part in enumerate(value) for problem in _not_json(part, f"{where}[{i}]")]
+    return [f"{where} is a {type(value).__name__}: give a number, a text, a list or a dictionary"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 import ragscale as rs
+from ragscale._files import write_json
 from ragscale.errors import ConfigError, EvaluationWarning, TaskError
 from ragscale.evaluation import (
     Example,
@@ -240,6 +242,19 @@ def test_other_models_seeds_and_questions_are_other_cells(world, module, tokeniz
     with pytest.raises(rs.errors.CheckpointError, match="damaged"):
         rs.evaluate(module, small, tokenizer=tokenizer, out=tmp_path)
     assert damaged.exists()
+
+
+@pytest.mark.parametrize("precision", [{}, [], 3, True])
+def test_a_finished_cell_names_its_precision_or_is_refused(module, tokenizer, answer_task, tmp_path, precision):
+    small = answer_task.limit(2)
+    rs.evaluate(module, small, tokenizer=tokenizer, out=tmp_path)
+    [path] = tmp_path.glob("*.json")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["samples"][1]["precision"] = precision
+    kept = {name: content.pop(name) for name in ("schema", "schema_version", "content_sha256")}
+    write_json(path, content, schema=kept["schema"], version=kept["schema_version"])
+    with pytest.raises(rs.errors.CheckpointError, match="sample 1 is damaged: 'precision' holds"):
+        rs.evaluate(module, small, tokenizer=tokenizer, out=tmp_path)
 
 
 def test_results_do_not_depend_on_the_batch(module, tokenizer, retriever, choice_task, answer_task):
