@@ -80,11 +80,30 @@ def freedom(fit: ManifoldFit, group: np.ndarray) -> Freedom:
     2018, J. Business & Economic Statistics 36(4).
     """
     local = sandwich(fit)
-    residual = fit.residuals
-    count = int(group.max()) + 1
     root = np.sqrt(peek(fit, "data")["weight"].to_numpy(float))
+    counted = np.abs(fit.residuals) <= fit.loss.limit
+    return given_back(local.jacobian[~local.held], fit.residuals, root, group, counted)
+
+
+@np.errstate(all="ignore")
+def given_back(
+    slopes: np.ndarray, residual: np.ndarray, root: np.ndarray, group: np.ndarray, counted: np.ndarray
+) -> Freedom:
+    """Give residuals back what a fit took of them, as `freedom` says.
+
+    Parameters
+    ----------
+    slopes : ndarray (p, n)
+        Of the residuals with the parameters that were free.
+    residual, root : ndarray (n,)
+        Residuals, and square roots of the weights of rows.
+    group : ndarray of int (n,)
+    counted : ndarray of bool (n,)
+        Rows the size of whose residuals the loss looks at.
+    """
+    count = int(group.max()) + 1
     used = root > 0
-    basis = _basis(local.jacobian[~local.held] * root)
+    basis = _basis(slopes * root)
     if not len(basis) or not used.any():
         return Freedom(residual, float(count), 1.0)
     scaled = residual * root
@@ -107,8 +126,7 @@ def freedom(fit: ManifoldFit, group: np.ndarray) -> Freedom:
     sums = np.stack([np.bincount(group, row, count) for row in basis], axis=1)
     between = float(np.sum(np.sum(sums**2, axis=1) / size))
     larger = _variance(seen, basis * root, group) / max(_variance(residual, basis * root, group), 1e-300)
-    counted = float(np.mean(np.abs(residual) <= fit.loss.limit))
-    inflation = 1.0 + counted * max(larger - 1.0, 0.0) if np.isfinite(larger) else 1.0
+    inflation = 1.0 + float(counted.mean()) * max(larger - 1.0, 0.0) if np.isfinite(larger) else 1.0
     return Freedom(np.nan_to_num(seen), max(count - between, 1.0), inflation)
 
 

@@ -13,11 +13,14 @@ from ragscale._typing import RngLike
 from ragscale.errors import ConfigError, FitError, RagscaleError
 from ragscale.fitting._bootstrap import Bootstrap, warn_if_few
 from ragscale.fitting._conditions import rows_for
+from ragscale.fitting._diagnostics import sandwich
 from ragscale.fitting._experiments import EXPERIMENT, MODEL, clusters
 from ragscale.fitting._fit_table import fit_table
+from ragscale.fitting._freedom import Freedom, given_back
 from ragscale.fitting._hit_rate import drawn
 from ragscale.fitting._joint_fit import JointBootstrap, JointFit
 from ragscale.fitting._own import peek
+from ragscale.fitting._resampling import drawn_models
 from ragscale.fitting._result import ManifoldFit
 from ragscale.fitting.laws._law import ScalingLaw, Theta
 from ragscale.fitting.solver._joint import JointProblem, JointSolution, refine_jointly
@@ -178,6 +181,26 @@ def _trained_models(every: pd.DataFrame, by: Any) -> np.ndarray:
     return clusters(plain, by)
 
 
+def _freedom(joint: JointFit, problem: JointProblem, group: np.ndarray) -> Freedom:
+    """Return what all parameters together, the shared ones once, took of the residuals of all groups."""
+    fits = list(joint.fits.values())
+    sizes = [len(fit.residuals) for fit in fits]
+    slopes = np.zeros((problem.size, sum(sizes)))
+    held = np.zeros(problem.size, dtype=bool)
+    first = 0
+    for fit, place, size in zip(fits, problem.place, sizes, strict=True):
+        local = sandwich(fit)
+        slopes[place, first : first + size] = local.jacobian
+        held[place] |= local.held
+        first += size
+    root = [
+        np.sqrt(peek(fit, "data")["weight"].to_numpy(float) * joint.weights[task]) for task, fit in joint.fits.items()
+    ]
+    counted = [np.abs(fit.residuals) <= fit.loss.limit for fit in fits]
+    residual = np.concatenate([fit.residuals for fit in fits])
+    return given_back(slopes[~held], residual, np.concatenate(root), group, np.concatenate(counted))
+
+
 def bootstrap_jointly(
     joint: JointFit, *, n_resamples: int, by: Any, confidence_level: float, rng: RngLike
 ) -> JointBootstrap:
@@ -190,13 +213,13 @@ def bootstrap_jointly(
     every = pd.concat(frames, ignore_index=True)
     group = _trained_models(every, by)
     count = int(group.max()) + 1
-    draws = generator.multinomial(count, np.full(count, 1.0 / count), size=n_resamples)
+    problem = JointProblem(_problems(fits, every), joint.shared)
+    draws = drawn_models(_freedom(joint, problem, group).models_drawn(count), count, n_resamples, generator)
     ends = np.cumsum([len(frame) for frame in frames])
     weights = [
-        draws[:, part] * problem.table.weight * joint.weights[task]
-        for part, problem, task in zip(np.split(group, ends[:-1]), _problems(fits, every), fits, strict=True)
+        draws[:, part] * one.table.weight * joint.weights[task]
+        for part, one, task in zip(np.split(group, ends[:-1]), problem.problems, fits, strict=True)
     ]
-    problem = JointProblem(_problems(fits, every), joint.shared)
     starts = []
     for one, fit in zip(problem.problems, fits.values(), strict=True):
         c, u = one.position(fit.theta)

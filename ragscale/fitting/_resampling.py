@@ -102,7 +102,7 @@ def refit(problem: Problem, fit: ManifoldFit, weights: np.ndarray) -> Solution:
     for c, u in warm_starts(fit):
         count = len(weights)
         found = refine(
-            problem, np.repeat(c, count, axis=0), np.repeat(u, count, axis=0), weights, project=6, tolerance=1e-11
+            problem, np.repeat(c, count, axis=0), np.repeat(u, count, axis=0), weights, project=4, tolerance=1e-11
         )
         if best is None:
             best = found

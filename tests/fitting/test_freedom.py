@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,9 @@ from ragscale.datasets import simulate
 from ragscale.errors import IdentifiabilityWarning
 from ragscale.fitting._experiments import clusters
 from ragscale.fitting._freedom import Freedom, freedom
+from ragscale.fitting._joint import _freedom, _problems
 from ragscale.fitting._resampling import drawn_models
+from ragscale.fitting.solver._joint import JointProblem
 
 GRID = pd.DataFrame([(n, n * d, 0.0) for n in np.geomspace(3e7, 3e9, 4) for d in (2, 10, 50)], columns=["N", "D", "R"])
 
@@ -142,3 +146,41 @@ def test_residuals_drawn_for_a_resample_have_the_spread_of_the_noise() -> None:
     drawn = np.log(problem.table.y) - np.log(fit.to_frame()["predicted"].to_numpy())
     assert drawn.std() == pytest.approx(np.sqrt(np.sum(fit.residuals**2) / 7), rel=0.15)
     assert drawn.std() > 1.15 * fit.residuals.std()
+
+
+# Several tasks ------------------------------------------------------------------------------------------------------
+
+
+@cache
+def jointly(shared: tuple[str, ...]) -> tuple[rs.fitting.JointFit, Freedom]:
+    parts = [repeated(rng, 0.7, rows=2).assign(task=name) for rng, name in enumerate(("easy", "weak"))]
+    fit = rs.fit_manifold(
+        pd.concat(parts, ignore_index=True), "chinchilla", over="task", shared=shared, by="k", loss="least_squares"
+    )
+    every = pd.concat([part.data for part in fit.fits.values()], ignore_index=True)
+    problem = JointProblem(_problems(fit.fits, every), fit.shared)
+    return fit, _freedom(fit, problem, clusters(every, ("task", "N", "D")))
+
+
+def test_tasks_that_share_nothing_are_given_back_what_each_lost() -> None:
+    fit, found = jointly(())
+    alone = np.concatenate([freedom(part, clusters(part.data, ("N", "D"))).residuals for part in fit.fits.values()])
+    np.testing.assert_allclose(found.residuals, alone, rtol=1e-5, atol=1e-9)
+
+
+def test_shared_parameters_are_taken_once_from_the_models_of_all_tasks() -> None:
+    several, shared = jointly(())[1], jointly(("alpha", "beta"))[1]
+    assert shared.degrees - several.degrees == pytest.approx(2.0, abs=1.0)  # 2 of 2 x 5 parameters
+    assert shared.models_drawn(240) > several.models_drawn(240)
+
+
+@pytest.mark.filterwarnings("ignore::ragscale.errors.IdentifiabilityWarning")
+def test_replicates_of_several_tasks_draw_fewer_models_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit, _ = jointly(("alpha", "beta"))
+
+    def spread() -> float:
+        return float(np.std(rs.bootstrap(fit, n_resamples=60, rng=0)["easy"].theta["alpha"]))
+
+    fewer = spread()
+    monkeypatch.setattr(Freedom, "models_drawn", lambda self, count: count)
+    assert fewer > 1.02 * spread()
