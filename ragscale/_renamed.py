@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ragscale.errors import ConfigError
 
@@ -51,6 +51,6 @@ def renamed(old: str, new: str, *, convert: Callable[[Any], Any] | None = None) 
                 options[new] = value if convert is None else convert(value)
             return function(*arguments, **options)
 
-        return call  # type: ignore[return-value]
+        return cast(F, call)
 
     return decorate

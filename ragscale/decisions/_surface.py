@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -384,7 +384,7 @@ def _average(candidates: Sequence[tuple[str, float, Any]], hit_rate: HitRateLike
     return Surface(
         law=law,
         theta=Theta({"weight": 1.0}),
-        link=_Signed(law.sign),  # type: ignore[arg-type]
+        link=cast(Link, _Signed(law.sign)),  # as much of one as decisions ask
         data=members[0].data,
         confidence_level=members[0].confidence_level,
         name=law.name,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ragscale.evaluation._language_model import Tokens
 
@@ -80,7 +80,7 @@ class Decoder:
         window = getattr(getattr(model.module, "config", None), "sliding_window", None)
         if isinstance(window, int) and window < model.max_length:
             return False
-        n_vocabulary = model.module.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+        n_vocabulary = cast(Any, model.module).get_input_embeddings().weight.shape[0]
         prompts = [tuple((7 * i + 3) % n_vocabulary for i in range(n)) for n in (8, 5)]
         try:
             cached = _CachedSteps(model, prompts, 4)

@@ -170,7 +170,7 @@ def _cells(column: pd.Series) -> list[Any]:
     cells = column.tolist()
     if str(column.dtype) == "object":
         return [encode(cell) for cell in cells]
-    if str(column.dtype) == "str" or column.dtype.kind == "f":  # type: ignore[union-attr]
+    if str(column.dtype) == "str" or column.dtype.kind == "f":
         return [None if missing else cell for cell, missing in zip(cells, column.isna().tolist(), strict=True)]
     return cells
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
 from ragscale._extras import from_pretrained, require, without_progress_bars
 from ragscale.errors import ConfigError
@@ -82,15 +82,15 @@ def load_language_model(
     if isinstance(model, LoadedModel):
         return model
     if isinstance(model, LanguageModel):
-        n = float(getattr(model, "n_params", _NAN))
+        n, own = float(getattr(model, "n_params", _NAN)), cast(Any, model)
         if precision is not None:
             if not hasattr(model, "use_precision"):
                 raise ConfigError(
                     f"precision={precision!r} is for torch models; {type(model).__name__} computes as it does"
                 )
-            model.use_precision(precision)  # type: ignore[attr-defined]
+            own.use_precision(precision)
         if batch_tokens is not None and hasattr(model, "batch_tokens"):
-            model.batch_tokens = batch_tokens  # type: ignore[attr-defined]
+            own.batch_tokens = batch_tokens
         return LoadedModel(model, type(model).__name__, n, _NAN, float(getattr(model, "n_params_total", _NAN)))
     from ragscale.evaluation._torch_model import TorchModel
 

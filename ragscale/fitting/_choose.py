@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -113,13 +113,13 @@ def _by_rows_within(compared: Comparison) -> Comparison:
 
 def _chosen(compared: Comparison) -> str:
     """Return the law of reading where it is better than every smooth law by 2, else the simplest tied smooth law."""
-    table = compared.table
+    table = cast(Any, compared.table)
     reading = table.index == Reading.name
     if not reading.any():
         return simplest(compared)
-    smooth = pd.DataFrame(table[~reading])
+    smooth = cast(Any, pd.DataFrame(table[~reading]))
     best = smooth["aicc"].min()
-    if not np.isfinite(best) or float(table.loc[Reading.name, "aicc"]) <= best - _TIE:  # type: ignore[arg-type]
+    if not np.isfinite(best) or float(table.loc[Reading.name, "aicc"]) <= best - _TIE:
         return Reading.name
     tied = pd.DataFrame(smooth[smooth["aicc"] <= best + _TIE])
     return str(tied.sort_values(["n_parameters", "aicc"], kind="stable").index[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -123,7 +123,7 @@ def fit_paper(results: ResultsLike, form: Form = "log", **columns: str) -> Paper
     """
     if form not in {"chinchilla", *_SHAPE}:
         raise ConfigError(f"form = {form!r} must be 'chinchilla', 'power', 'log', 'hill' or 'interactionlog'")
-    table = prepare(results, **columns, seed_average=False)  # type: ignore[arg-type]
+    table = prepare(results, **cast(Any, columns), seed_average=False)
     n, d, r = (table[name].to_numpy(float) / _UNIT for name in "NDR")
     y = table["value"].to_numpy(float)
     none = r == 0

@@ -204,7 +204,8 @@ class ManifoldFit(Result):
         """Return the slopes of the metric per parameter, per pretraining token and per store token."""
         slopes = self.law.gradient(N, D, R, self.theta, **self._with_hit_rate(columns))
         chain = self.link.slopes(self.latent(N, D, R, **columns))[0]
-        return tuple(np.asarray(chain * slope) for slope in slopes)  # type: ignore[return-value]
+        by_n, by_d, by_r = (np.asarray(chain * slope) for slope in slopes)
+        return by_n, by_d, by_r
 
     def extrapolation(self, N: ArrayLike, D: ArrayLike, R: ArrayLike = 0.0) -> pd.DataFrame:
         """Say how far counts lie outside the data: 1 inside, 3 for three times the largest or a third of the smallest.

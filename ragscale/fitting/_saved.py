@@ -201,7 +201,7 @@ def save_bootstrap(path: str | os.PathLike[str], boot: Bootstrap) -> None:
         arrays |= {"hit_rate_rows": boot.hit_rate.rows, **boot.hit_rate.shape.arrays("hit_rate_")}
     text = np.frombuffer(json.dumps(head, ensure_ascii=False).encode(), dtype=np.uint8)
     with atomic_write(path) as file:
-        np.savez(file, head=text, objective=boot.objective, **arrays)  # pyright: ignore[reportArgumentType]
+        np.savez(file, head=text, objective=boot.objective, **arrays)
 
 
 def load_bootstrap(path: str | os.PathLike[str]) -> Bootstrap:

@@ -172,7 +172,7 @@ def _of_one_model(seen: Evidence, one: Paired) -> Verdict:
             f"Retrieval {word} in the one model that was trained: all {len(gains)} stores {verb} its loss, by "
             f"{ends[0]:.3g} to {ends[1]:.3g}. Whether others would gain as much is not known."
         )
-        return Verdict(kind=kind, text=text, gain=one.gain, low=low, high=high)  # type: ignore[arg-type]
+        return Verdict(kind=kind, text=text, gain=one.gain, low=low, high=high)
     return _cannot(one, "from one trained model whether retrieval helps")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -87,7 +87,7 @@ def reading(
         raise ConfigError(f"reading(): the law {fit.law.name!r} has no threshold; fit law='reading'")
     frame = Frame(ax)
     ax = frame.ax
-    data: Any = fit.data
+    data, law = cast(Any, fit.data), cast(Any, fit.law)
     sizes = np.unique(data["N"].to_numpy(float)) if N is None else np.atleast_1d(np.asarray(N, dtype=float))
     store = float(data["R"].max()) if R is None else float(R)
     d = np.geomspace(data["D"].min(), data["D"].max(), 200)
@@ -97,7 +97,7 @@ def reading(
         with_gold = fit.latent(size, d, 0.0, hit_rate=0.0) - fit.latent(size, d, 0.0, hit_rate=1.0)
         ax.plot(d, with_store, **style(kwargs, color=colour, linewidth=1.8, label=count(size)))
         ax.plot(d, with_gold, color=colour, lw=0.8)
-        start = float(fit.law.threshold(fit.theta, np.array(size)))  # type: ignore[attr-defined]
+        start = float(law.threshold(fit.theta, np.array(size)))
         ax.axvline(start, color=colour, lw=0.8, ls=":")
         _gold_points(ax, fit, gold[gold["N"] == size], colour)
     frame.zero()

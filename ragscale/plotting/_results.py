@@ -242,10 +242,10 @@ def _kinds(table: pd.DataFrame) -> list[tuple[str, Any]]:
     condition: Any = table["condition"] if "condition" in table else pd.Series("all", index=table.index)
     store: Any = table["R"] if "R" in table else pd.Series(0.0, index=table.index)
     order = {name: i for i, name in enumerate(_CONDITIONS)}
-    groups = table.groupby([condition.rename("condition"), store.rename("R")])
-    keys = sorted(groups.groups, key=lambda key: (order.get(key[0], len(order)), key[1]))  # type: ignore[index]
+    groups: Any = table.groupby([condition.rename("condition"), store.rename("R")])
+    keys = sorted(groups.groups, key=lambda key: (order.get(key[0], len(order)), key[1]))
     several = condition[store > 0].nunique() < store[store > 0].nunique()
-    names = [f"{kind}, R = {count(r)}" if r and several else str(kind) for kind, r in keys]  # type: ignore[misc]
+    names = [f"{kind}, R = {count(r)}" if r and several else str(kind) for kind, r in keys]
     return [(name, groups.get_group(key)) for name, key in zip(names, keys, strict=True)]
 
 

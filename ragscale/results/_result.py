@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -100,7 +100,7 @@ class Result:
             For a result that is kept in another way, saying which.
         """
         self._refuse("to_json")
-        fields = {field.name: encode(getattr(self, field.name)) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        fields = {field.name: encode(getattr(self, field.name)) for field in dataclasses.fields(cast(Any, self))}
         write_json(path, {"fields": fields}, schema=_schema(type(self)), version=_VERSION)
 
     @classmethod
@@ -117,7 +117,7 @@ class Result:
             fields = read_json(path, schema=_schema(cls), version=_VERSION).get("fields")
         except CheckpointError as error:
             raise ResultsError(str(error)) from error
-        names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        names = {field.name for field in dataclasses.fields(cast(Any, cls))}
         if not isinstance(fields, dict) or set(fields) != names:
             found = set(fields) if isinstance(fields, dict) else set()
             missing, unknown = sorted(names - found), sorted(found - names)
@@ -227,7 +227,7 @@ def encode(value: Any) -> Any:
         columns = {str(name): encode(value[name].to_numpy()) for name in value.columns}
         return {"$frame": columns, "index": [encode(x) for x in value.index], "index_name": value.index.name}
     if isinstance(value, Result) and type(value).__name__ in _KINDS:
-        parts = {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}  # type: ignore[arg-type]
+        parts = {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(cast(Any, value))}
         return {"$result": type(value).__name__, "fields": parts}
     if isinstance(value, Mapping):
         return {"$map": [[encode(key), encode(item)] for key, item in value.items()]}

@@ -444,7 +444,7 @@ class Retriever(Sealed, ABC):
         if unknown:
             raise ConfigError(f"{cls.__name__} has no argument {', '.join(unknown)}; it takes {signature}")
         ordered = {name: arguments[name] for name in signature.parameters if name in arguments}
-        bound = inspect.BoundArguments(signature, ordered)  # type: ignore[arg-type]
+        bound = inspect.BoundArguments(signature, ordered)
         return cls(*bound.args, **bound.kwargs)
 
     def _prefix(self, n: int) -> Retriever:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ def as_passages(passages: Any) -> Sequence[Passage]:
             + (": give [text]" if isinstance(passages, str) else "")
         )
     is_kept = isinstance(passages, Sequence) and not isinstance(passages, list)
-    kept: Sequence[Any] = passages if is_kept else tuple(passages)  # type: ignore[assignment]
+    kept: Sequence[Any] = cast(Sequence[Any], passages) if is_kept else tuple(passages)
     if len(kept) and isinstance(kept[0], str):
         return tuple(_of_text(text, row) if isinstance(text, str) else text for row, text in enumerate(kept))
     return kept

@@ -285,7 +285,7 @@ def _as_floats(vectors: Any, name: str) -> Vectors:
 
 def _by_position(signature: inspect.Signature, arguments: dict[str, Any]) -> inspect.BoundArguments:
     ordered = {name: arguments[name] for name in signature.parameters if name in arguments}
-    return inspect.BoundArguments(signature, ordered)  # type: ignore[arg-type]
+    return inspect.BoundArguments(signature, ordered)
 
 
 def unit_length(vectors: NDArray[Any]) -> Vectors:

@@ -8,7 +8,7 @@ import io
 import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from ragscale._extras import require
 from ragscale._files import disk_errors
@@ -40,7 +40,7 @@ def open_binary(path: str | os.PathLike[str]) -> Generator[IO[bytes]]:
         if name.endswith((".gz", ".zst")) and os.path.getsize(name) == 0:
             raise SplitError(f"{name} is empty, not even a compressed file: copy or download it again")
         if name.endswith(".gz"):
-            yield stack.enter_context(gzip.open(name, "rb"))  # type: ignore[arg-type]
+            yield cast(Any, stack.enter_context(gzip.open(name, "rb")))
         elif name.endswith(".zst"):
             raw = stack.enter_context(open(name, "rb"))
             yield io.BufferedReader(_Zstandard(raw), 1 << 20)

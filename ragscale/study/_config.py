@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from ragscale._files import value_digest, write_json
 from ragscale.errors import ConfigError
@@ -190,12 +190,12 @@ class StudyConfig:
     @property
     def grids(self) -> tuple[Grid, Grid, Grid]:
         """The grids of D, R and budgets."""
-        return self.D, self.R, self.budgets  # type: ignore[return-value]
+        return cast("tuple[Grid, Grid, Grid]", (self.D, self.R, self.budgets))
 
     @property
     def numbers_of_passages(self) -> tuple[int, ...]:
         """Every k of the study."""
-        return self.k if isinstance(self.k, tuple) else (self.k,)  # type: ignore[return-value]
+        return cast("tuple[int, ...]", self.k if isinstance(self.k, tuple) else (self.k,))
 
     @property
     def searches_apart(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from ragscale.study._config import StudyConfig
 from ragscale.study._contents import Contents
@@ -193,4 +193,4 @@ def task_content(task: TaskSpec, contents: Contents) -> Any:
 
 def specs(config: StudyConfig) -> tuple[TaskSpec, ...]:
     """Return the tasks."""
-    return config.tasks  # type: ignore[return-value]
+    return cast("tuple[TaskSpec, ...]", config.tasks)

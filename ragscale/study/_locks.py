@@ -67,7 +67,7 @@ def _lock_windows(descriptor: int) -> bool:
 
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined] - of Windows alone
     except OSError:
         return False
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from ragscale.study._config import StudyConfig
 from ragscale.study._cost import COMPILE_SECONDS, START_SECONDS, scoring_hours
@@ -34,7 +34,8 @@ def expected_hours(
     """Return the function from a job's stage and inputs to the hours that it takes by the rates of the plan."""
     grid = cells(config, budget=sizes.budget, vocab_size=sizes.vocab_size)
     before = before_models(config, sizes, grid, n_questions)
-    shapes: Any = {model.name: model.shape_for(sizes.vocab_size) for model in config.models}  # type: ignore[union-attr]
+    models = cast(Any, config.models)
+    shapes: Any = {model.name: model.shape_for(sizes.vocab_size) for model in models}
     start = START_SECONDS / 3600
 
     def hours(stage: str, inputs: Any) -> float:
@@ -63,7 +64,8 @@ def needs_for(
     gpus = 0 if chosen.name == "CPU-core" else 1
     grid = cells(config, budget=sizes.budget, vocab_size=sizes.vocab_size)
     before = before_models(config, sizes, grid, USUAL_QUESTIONS)
-    shapes: Any = {model.name: model.shape_for(sizes.vocab_size) for model in config.models}  # type: ignore[union-attr]
+    models = cast(Any, config.models)
+    shapes: Any = {model.name: model.shape_for(sizes.vocab_size) for model in models}
     names = {shape: name for name, shape in shapes.items()}
     expected = expected_hours(config, sizes, chosen, n_questions=USUAL_QUESTIONS)
 

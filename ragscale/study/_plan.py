@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from ragscale.errors import ConfigError
 from ragscale.retrieval._shards import why_not_in_shards
@@ -43,12 +43,12 @@ def model_config(model: StudyModel | ModelConfig | str | Mapping[str, Any], voca
 
 def model_training(config: StudyConfig, model: StudyModel) -> TrainConfig:
     """Return how one model is trained: the study's configuration, and the model's own fields over it."""
-    return model.config_over(config.training)  # type: ignore[arg-type]
+    return model.config_over(cast("TrainConfig", config.training))
 
 
 def prompt_length(config: StudyConfig) -> int:
     """Return the tokens that a prompt may have: what the study says, else the length of a training row."""
-    return config.max_length or config.training.seq_len  # type: ignore[union-attr]
+    return config.max_length or cast("TrainConfig", config.training).seq_len
 
 
 def cells(config: StudyConfig, *, budget: int, vocab_size: int) -> list[Cell]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -165,8 +165,8 @@ def crossing(table: pd.DataFrame, *, n_resamples: int = _RESAMPLES, rng: int = 0
 
     Every task counts alike in the means, as in the report; questions are resampled within their tasks.
     """
-    by_task = table[table["R"] > 0].groupby(["D", "R", "task"])["value"].mean()
-    d, r = by_task.groupby(["D", "R"]).mean().idxmin()  # type: ignore[misc]
+    by_task = cast(Any, table[table["R"] > 0].groupby(["D", "R", "task"])["value"].mean())
+    d, r = by_task.groupby(["D", "R"]).mean().idxmin()
     key = ["task", "id"]
     memory = table[table["R"] == 0].pivot_table(index=key, columns="seed", values="value")
     lookup = table[(table["D"] == d) & (table["R"] == r)].pivot_table(index=key, columns="seed", values="value")

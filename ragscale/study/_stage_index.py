@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any, cast
 
 from ragscale._files import atomic_write
 from ragscale.errors import ConfigError, StudyWarning
@@ -76,7 +77,7 @@ def build_index(folder: Path, inputs: IndexInputs, folders: dict[str, Path]) -> 
 
 def store_of(inputs: IndexInputs, folders: dict[str, Path]) -> Store:
     """Return the store that is indexed."""
-    return split_in(folders["split"]).store(inputs.store_tokens, inputs.store_source)  # type: ignore[arg-type]
+    return split_in(folders["split"]).store(inputs.store_tokens, cast(Any, inputs.store_source))
 
 
 def load_index(folder: Path, inputs: IndexInputs) -> Retriever:

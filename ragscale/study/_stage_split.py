@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ragscale._files import atomic_write
 from ragscale.errors import SplitError
@@ -36,7 +36,7 @@ def make_split(folder: Path, inputs: SplitInputs, folders: dict[str, Path]) -> l
         max_tokens=inputs.max_tokens,
         validation_tokens=inputs.validation_tokens,
         seed=inputs.seed,
-        deduplicate=inputs.deduplicate,  # type: ignore[arg-type]
+        deduplicate=cast(Any, inputs.deduplicate),
         decontaminate=questions,
         passage_tokens=inputs.passage_tokens,
         passage_overlap=inputs.passage_overlap,

@@ -65,8 +65,9 @@ def train_here(run: Path, inputs: TrainInputs, split_folder: Path) -> None:
 
 def _tokens_of(inputs: TrainInputs) -> tuple[int, ...]:
     """Return the D to train: a branch's own alone, but all up to it where one run passes through them (wsd-s)."""
-    alone = inputs.D is not None and inputs.training.schedule != "wsd-s"
-    return (inputs.D,) if alone else inputs.tokens  # type: ignore[return-value]
+    if inputs.D is None or inputs.training.schedule == "wsd-s":
+        return inputs.tokens
+    return (inputs.D,)
 
 
 def _is_short_on_gpu(inputs: TrainInputs) -> bool:

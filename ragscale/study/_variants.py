@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -90,7 +90,7 @@ def with_source(rows: pd.DataFrame, split: Split, source: str) -> pd.DataFrame:
             continue
         cell = int(tokens), int(size)
         if cell not in shares:
-            store = split.store(cell[1], source, D=cell[0], allow_overlap=True)  # type: ignore[arg-type]
+            store = split.store(cell[1], cast(Any, source), D=cell[0], allow_overlap=True)
             shares[cell] = store.seen_share
         of_row.append((source, shares[cell]))
     columns: dict[str, Any] = dict(zip(("store_source", "seen_share"), zip(*of_row, strict=True), strict=True))

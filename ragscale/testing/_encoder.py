@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 
@@ -116,7 +117,7 @@ def _wrong_input(factory: Factory) -> None:
     encoder = _ready(factory)
     for arguments in ((["fine", None],), (["fine"], "document")):
         try:
-            encoder.encode(*arguments)  # type: ignore[arg-type]
+            encoder.encode(*cast(Any, arguments))
         except ConfigError:
             continue
         raise AssertionError(f"encode{arguments} must raise ConfigError")

@@ -246,18 +246,19 @@ def _columns_add_up_to_the_loss(s: _Subject) -> bool:
     assert set(columns) <= names, f"_columns names {sorted(set(columns) - names)}, which are no parameters"
     nonlinear = Theta({name: value for name, value in values.items() if name not in columns})
     again = bound._columns(nonlinear, s.n, s.d, s.r)  # fails where a column reads a coefficient
-    total = sum(values[name] * column for name, column in again.items())
+    total: Any = sum(values[name] * column for name, column in again.items())
     loss = bound._loss(s.n, s.d, s.r, theta)
-    assert np.allclose(total, loss, rtol=1e-10), f"_columns add up to {total[0]:g} where _loss is {loss[0]:g}"  # type: ignore[index]
-    slopes = bound._columns_and_slopes(nonlinear, s.n, s.d, s.r)[1]
-    for name in nonlinear if slopes is not None else ():
+    assert np.allclose(total, loss, rtol=1e-10), f"_columns add up to {total[0]:g} where _loss is {loss[0]:g}"
+    given = bound._columns_and_slopes(nonlinear, s.n, s.d, s.r)[1]
+    slopes = given or {}
+    for name in nonlinear if given is not None else ():
         if name in s.law.fixed:
             continue
         h = 1e-5 * abs(values[name])
         up, down = (bound._columns(Theta({**values, name: values[name] + x}), s.n, s.d, s.r) for x in (h, -h))
         for column in columns:
             numeric = np.asarray((up[column] - down[column]) / (2 * h) + 0 * s.n)
-            slope = np.asarray(slopes.get((column, name), 0.0) + 0 * s.n)  # type: ignore[union-attr]
+            slope = np.asarray(slopes.get((column, name), 0.0) + 0 * s.n)
             error = np.abs(slope - numeric).max()
             assert error <= 1e-5 * np.abs(numeric).max() + 1e-9 * np.abs(columns[column]).max() / abs(values[name]), (
                 f"_column_slopes is off by {error:g} for the column of {column} against {name}"

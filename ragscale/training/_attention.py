@@ -68,7 +68,7 @@ def _attend(
         from torch.nn.attention.flex_attention import flex_attention
 
         out_BHTK = flex_attention(q_BHTK, k_BHTK, v_BHTK, block_mask=documents, scale=scaling, enable_gqa=groups > 1)
-    return out_BHTK.transpose(1, 2), None  # pyright: ignore[reportAttributeAccessIssue]
+    return out_BHTK.transpose(1, 2), None
 
 
 def document_mask(ids_BT: torch.Tensor, eos_id: int, *, flex: bool = False) -> Any:

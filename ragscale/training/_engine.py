@@ -216,8 +216,9 @@ class Engine:
         norm = self._gradient_norm()
         skipped = (~torch.isfinite(norm + cross_entropy)).float()
         # the fused kernel divides gradients by grad_scale and leaves everything alone when found_inf is 1
-        self._optimizer.grad_scale = (norm / self._config.clip_norm).clamp(min=1.0)  # type: ignore[attr-defined]
-        self._optimizer.found_inf = skipped  # type: ignore[attr-defined]
+        told: Any = self._optimizer
+        told.grad_scale = (norm / self._config.clip_norm).clamp(min=1.0)
+        told.found_inf = skipped
         self._optimizer.step()
         for name, parameter in self._parameters.items():
             parameter.grad = None

@@ -112,7 +112,7 @@ def _add_product(total: torch.Tensor, left_CV: torch.Tensor, right_CD: torch.Ten
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]  # noqa: PLR0917
+    def forward(  # noqa: PLR0917
         ctx: Any,
         hidden_MD: torch.Tensor,
         weight_VD: torch.Tensor,
@@ -159,7 +159,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss, cross_entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: torch.Tensor, _: Any) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_loss: torch.Tensor, _: Any) -> Any:  # type: ignore[override] - its own arguments
         if ctx.gradients is None:
             raise RuntimeError("linear_cross_entropy computes its gradients once: call backward once per forward")
         scaled = [

@@ -16,13 +16,13 @@ _UNITS = {"N": "N", "D": "D", "R": "R", "C": ""}
 
 def _parameters(variable: str, n_breaks: int) -> tuple[Parameter, ...]:
     unit = _UNITS[variable]
-    place = {"unit": unit, "start": (0.02, 50.0)} if unit else {"unit": "", "start": (1e17, 1e24)}
+    start = (0.02, 50.0) if unit else (1e17, 1e24)
     low, high = (1e-6, 1e6) if unit else (1e6, 1e36)
     breaks: list[Parameter] = []
     for i in range(1, n_breaks + 1):
         breaks += [
             Parameter(f"c{i}", -5.0, 8.0, start=(-0.5, 0.8), description=f"change of the slope at break {i}"),
-            Parameter(f"d{i}", low, high, log=True, description=f"where break {i} lies", **place),  # type: ignore[arg-type]
+            Parameter(f"d{i}", low, high, log=True, unit=unit, start=start, description=f"where break {i} lies"),
             Parameter(f"f{i}", 0.02, 5.0, log=True, start=(0.1, 1.5), description=f"how gradual break {i} is"),
         ]
     return (

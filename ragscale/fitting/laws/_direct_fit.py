@@ -31,7 +31,7 @@ class _Inverse(ScalingLaw):
         law = self.accuracy
         if law.further_columns:
             law = law.at(**{name: self.column(name) for name in law.further_columns})
-        return law._log_inverse(n, d, theta)  # type: ignore[attr-defined]
+        return law._log_inverse(n, d, theta)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

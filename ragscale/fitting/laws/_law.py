@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -224,7 +224,7 @@ class ScalingLaw(ABC):
                 slopes.append(np.zeros(np.broadcast(n, d, r).shape))
                 continue
             slopes.append(difference(self._loss, (n, d, r), axis, theta))
-        return tuple(slopes)  # type: ignore[return-value]
+        return slopes[0], slopes[1], slopes[2]
 
     def _resolve(self, n: np.ndarray, d: np.ndarray, r: np.ndarray) -> ScalingLaw:
         """Return the law with the options that depend on the table made definite; by default the law itself."""
@@ -282,7 +282,7 @@ class ScalingLaw(ABC):
         """The columns of the results table that the law reads beyond N, D and R."""
         return tuple(variable for variable in self.variables if variable not in {"N", "D", "R"})
 
-    def at(self, **columns: Column) -> ScalingLaw:
+    def at(self, **columns: Column) -> Self:
         """Return a copy that reads its `further_columns` from ``columns``.
 
         Parameters
@@ -330,7 +330,7 @@ class ScalingLaw(ABC):
         found = self.__dict__["_further"][name]
         return slope_of(found, r) if callable(found) else np.zeros_like(r, dtype=np.float64)
 
-    def take(self, rows: Index) -> ScalingLaw:
+    def take(self, rows: Index) -> Self:
         """Return the law of some replicates: ``rows`` indexes the functions of R that differ between replicates."""
         further = self.__dict__.get("_further", {})
         if not any(hasattr(value, "rows") for value in further.values()):
@@ -403,7 +403,8 @@ class ScalingLaw(ABC):
         complete = self.theta(theta)
         shape = np.broadcast_shapes(n.shape, d.shape, r.shape, *(np.shape(value) for value in complete.values()))
         slopes = (self.at(**columns) if columns else self)._gradient(n, d, r, complete)
-        return tuple(np.broadcast_to(np.asarray(s, dtype=np.float64), shape) for s in slopes)  # type: ignore[return-value]
+        by_n, by_d, by_r = (np.broadcast_to(np.asarray(s, dtype=np.float64), shape) for s in slopes)
+        return by_n, by_d, by_r
 
     def options(self) -> dict[str, Any]:
         """Return the keyword arguments that build this law again."""
@@ -416,7 +417,7 @@ class ScalingLaw(ABC):
             options["fixed"] = dict(self.fixed)
         return options
 
-    def replace(self, **options: object) -> ScalingLaw:
+    def replace(self, **options: object) -> Self:
         """Return a copy with other options, those of its own class included."""
         changed: dict[str, Any] = {**self.options(), **options}
         return type(self)(**changed)

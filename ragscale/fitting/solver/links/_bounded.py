@@ -55,7 +55,8 @@ class Bounded(Link):
                 problems.append(f"{name} = {value!r} must be a number or 'free'")
             elif value != "free" and self.on == "log" and value <= 0:
                 problems.append(f"{name} = {value!r} must be positive with on='log'")
-        if not problems and "free" not in (self.floor, self.ceiling) and not self.floor < self.ceiling:  # type: ignore[operator]
+        low, high = self.floor, self.ceiling
+        if not problems and not isinstance(low, str) and not isinstance(high, str) and not low < high:
             problems.append(f"floor = {self.floor!r} must be below ceiling = {self.ceiling!r}")
         if self.direction not in {"up", "down", "auto"}:
             problems.append(f"direction = {self.direction!r} must be 'up', 'down' or 'auto'")
@@ -65,12 +66,12 @@ class Bounded(Link):
             raise ConfigError("Bounded: " + "; ".join(problems))
 
     @property
-    def space(self) -> Space:  # type: ignore[override]
+    def space(self) -> Space:  # type: ignore[override] - follows from the fields
         """Points of a score; log for a metric that is bounded in the logarithm."""
         return "log" if self.on == "log" else "linear"
 
     @property
-    def signed(self) -> bool:  # type: ignore[override]
+    def signed(self) -> bool:  # type: ignore[override] - as space
         """A logit has no lower limit."""
         return True
 

@@ -16,7 +16,7 @@ class Negative(Link):
     """The metric is minus the loss: for log likelihoods, which rise towards 0. Residuals are differences."""
 
     name: ClassVar[str] = "negative"
-    space: ClassVar[Space] = "linear"  # type: ignore[misc]
+    space: ClassVar[Space] = "linear"  # type: ignore[misc] - no field of the dataclass
 
     def metric(self, latent: np.ndarray, extra: Mapping[str, Any] | None = None) -> np.ndarray:
         return -latent
