@@ -99,7 +99,9 @@ def _by_law(found: Allocation, row: dict, i: int) -> str:
         span = f"{low:.0f} %" if round(low) == round(high) else f"{low:.0f} to {high:.0f} %"
     else:
         span = f"N of {laws['N'].min():.3g} to {laws['N'].max():.3g}"
-    cost = f"{laws['regret'].max():.2g}{' ' + found.metric if found.metric else ''}"
+    worst = float(laws["regret"].max())
+    rounding = 1e-9 * max(float(np.abs(laws["loss"]).max()), 1e-300)
+    cost = f"{worst if worst > rounding else 0:.2g}{' ' + found.metric if found.metric else ''}"
     return f"; {span} across {len(laws)} laws that fit equally well, at worst this costs {cost}"
 
 
@@ -109,8 +111,9 @@ def _ranges(found: Allocation, row: dict) -> str:
         return ""
     table = found.near_optimal
     near: Any = table[(table["N"] == row["N"]) & (table["budget"] == row["budget"])]
-    spans = [f"{low:.3g} to {high:.3g}" for low, high in zip(near["D_low"], near["D_high"], strict=True)]
-    if not spans:
+    ends = [(f"{low:.3g}", f"{high:.3g}") for low, high in zip(near["D_low"], near["D_high"], strict=True)]
+    spans = [f"{low} to {high}" if low != high else low for low, high in ends]
+    if not spans or (len(ends) == 1 and ends[0][0] == ends[0][1]):
         return ""
     best = f"the best{' ' + found.metric if found.metric else ''}"
     return f"; D of {' or '.join(spans)} is within {near['within'].iloc[0]:.2g} of {best}"

@@ -11,7 +11,7 @@ from ragscale._typing import HitRateLike
 from ragscale.decisions._allocation import Allocation, assemble, extrapolated
 from ragscale.decisions._arguments import counts, flatten, refuse
 from ragscale.decisions._split import best_split
-from ragscale.decisions._surface import Subject, Surface, answer, surface
+from ragscale.decisions._surface import BELOW, Subject, Surface, answer, surface
 from ragscale.errors import ConfigError
 from ragscale.fitting.laws._law import Theta
 
@@ -26,9 +26,9 @@ def compute_optimal(
     R: ArrayLike | Literal["free"] = 0.0,
     store_flops: ArrayLike = 0.0,
     inference_tokens: ArrayLike = 0.0,
-    min_N: ArrayLike = 1e4,
+    min_N: ArrayLike | None = None,
     max_N: ArrayLike | None = None,
-    min_D: ArrayLike = 1e3,
+    min_D: ArrayLike | None = None,
     max_D: ArrayLike | None = None,
     max_R: ArrayLike | None = None,
     hit_rate: HitRateLike = None,
@@ -56,7 +56,9 @@ def compute_optimal(
     store_flops, inference_tokens : array-like
         c and I, 0 by default.
     min_N, max_N, min_D, max_D, max_R : array-like, optional
-        Limits in counts. Without ``max_N`` the largest N still trains on ``min_D`` tokens.
+        Limits in counts. By default N and D go down to a tenth of the smallest that were measured, because no fit knows
+        what lies far below; to 1e4 parameters and 1e3 tokens for a law with given parameters. Without ``max_N`` the
+        largest N still trains on ``min_D`` tokens.
 
     Returns
     -------
@@ -96,8 +98,8 @@ def compute_optimal(
         R=0.0 if free else R,
         store_flops=store_flops,
         inference_tokens=inference_tokens,
-        min_N=min_N,
-        min_D=min_D,
+        min_N=_least(found, "N", 1e4) if min_N is None else min_N,
+        min_D=_least(found, "D", 1e3) if min_D is None else min_D,
         **optional,
     )
     if not problems and free and max_R is None and np.any(given["store_flops"] == 0):
@@ -129,9 +131,15 @@ def compute_optimal(
     n, d, r = (pooled.stacked[name][0] for name in ("N", "D", "R"))
     prices = {"p_D": 6.0 * n, "p_R": np.maximum(flat["store_flops"], 0.0), "budget": flat["flops"]}
     spent = {**flat, **prices, "all_D": (flat["flops"] - 2 * n * flat["inference_tokens"]) / (6.0 * n)}
-    found.refuse_nowhere("compute_optimal", N=n, D=d)
+    found.refuse_nowhere("compute_optimal", N=n, D=d, R=r)
     note = extrapolated(found.warn_beyond_data("compute_optimal", N=n, D=d, R=r))
     return assemble(found, pooled, flat=spent, shape=shape, where="compute_optimal", unit="FLOPs", note=note)
+
+
+def _least(found: Surface, name: str, otherwise: float) -> float:
+    """Return the least N or D that a recommendation may have."""
+    measured = found.measured(name)
+    return max(1.0, float(measured.min()) / BELOW) if measured.size else otherwise
 
 
 class _Problem:

@@ -145,5 +145,11 @@ def quantiles(stacked: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray
         nothing = np.full(stacked.shape[1:], np.nan)
         return nothing, nothing
     # "inverted_cdf" returns a replicate, so that infinite ones (censored, never reached) do no harm
-    low, high = np.quantile(stacked[1:], [tail, 1 - tail], axis=0, method="inverted_cdf")
+    several = stacked[1:]
+    if np.isnan(several).any():  # replicates that say nothing are left out; where none says anything it is NaN
+        empty = np.isnan(several).all(axis=0)
+        several = np.where(empty, 0.0, several)
+        low, high = np.nanquantile(several, [tail, 1 - tail], axis=0, method="inverted_cdf")
+        return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
+    low, high = np.quantile(several, [tail, 1 - tail], axis=0, method="inverted_cdf")
     return low, high

@@ -73,12 +73,18 @@ class Threshold(Result):
         unit, over = _UNITS[self.by], f" over {self.control}" if self.control else " by a store"
         if math.isnan(value):
             span = f"{self.extent['low']:.3g} to {self.extent['high']:.3g} {unit}" if self.extent else ""
-            where = f"in the range measured ({span})" if span else "in range"
+            where = f"in the range {'measured' if self.control else 'looked at'} ({span})" if span else "in range"
             return f"no threshold {where}: no gain{over} that is certain from there on"
         first = bool(self.extent) and value <= self.extent["low"] * (1 + 1e-9)
-        helps = f"passages help{over}" if self.control else "a store helps"
+        helps = f"{self._passages()} help{over}" if self.control else "a store helps"
         text = f"{helps} from {'at most ' if first else ''}{value:.3g} {unit} on"
         return text if self.certain else f"{text} by the fitted law (no interval: rs.bootstrap(fit) gives one)"
+
+    def _passages(self) -> str:
+        """Say which passages: gold ones may help where retrieved ones do not."""
+        of = set(self.table["of"]) if "of" in self.table else set()
+        kind = {"oracle": "gold ", "retrieved": "retrieved "}.get(of.pop(), "") if len(of) == 1 else ""
+        return f"{kind}passages"
 
 
 def reading_threshold(
@@ -88,7 +94,7 @@ def reading_threshold(
     condition: str | None = None,
     by: By = "N",
     N: ArrayLike | None = None,
-    D_over_N: ArrayLike = 20.0,
+    D_over_N: ArrayLike | None = None,
     R: ArrayLike | None = None,
     min_gain: float = 0.0,
     higher_is_better: bool | None = None,
@@ -119,8 +125,9 @@ def reading_threshold(
     by : "N", "D", "D_over_N" or "steps"
         What the threshold is in; steps need a column ``batch_tokens``.
     N, D_over_N, R : array-like, optional
-        For a fit: the model sizes (default: those of its data), the data per parameter, and the store (default: the
-        largest of its data). With ``by="D_over_N"`` give one N and several D_over_N.
+        For a fit: the model sizes (default: those of its data), the data per parameter (default: 20, within the D of
+        the data), and the store (default: the largest of its data). With ``by="D"`` or ``"D_over_N"`` one N (default:
+        the typical one), and several D_over_N (default: the D of the data).
     min_gain : float
         The gain that counts, in the unit of the metric: 0 asks where anything is gained for certain, half of the
         largest gain where reading has set in.
@@ -241,9 +248,19 @@ def _from_fit(found: Surface, by: str, asked: dict[str, Any], level: float, leas
     if not sizes.size and (N is None or R is None):
         problems.append("a pair (law, parameters) has no data: give N and R")
     refuse(problems, "reading_threshold")
-    N = np.unique(sizes) if N is None else N
+    measured = found.measured("D")
+    along = by != "N" and D_over_N is None and measured.size and not hasattr(found.law, "threshold")
+    if N is None:
+        N = np.unique(sizes)
+        N = N[np.argmin(np.abs(np.log(N) - np.log(sizes).mean()))] if along else N
     R = float(stores.max()) if R is None and stores.size else (0.0 if R is None else R)
-    given = counts(problems, allow_zero=("R",), N=N, D_over_N=D_over_N, R=R)
+    given = counts(problems, allow_zero=("R",), N=N, R=R, D_over_N=20.0 if D_over_N is None else D_over_N)
+    if not problems and along:
+        if given["N"].size > 1:
+            problems.append(f"by={by!r} needs one N, or D_over_N with each")
+        given["D_over_N"] = np.unique(measured) / given["N"].ravel()[0]
+    elif not problems and D_over_N is None and measured.size:
+        given["D_over_N"] = np.clip(20.0 * given["N"], measured.min(), measured.max()) / given["N"]
     refuse(problems, "reading_threshold")
     n, ratio, r = (np.ravel(a) for a in np.broadcast_arrays(given["N"], given["D_over_N"], given["R"]))
     if by == "D" and hasattr(found.law, "threshold"):

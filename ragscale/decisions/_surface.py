@@ -29,7 +29,7 @@ SETTLED = frozenset({"nobody reads in this range", "no effect", "hurts"})
 
 _EXTRAPOLATION = 10.0
 _NOWHERE = 1000.0
-_BELOW = 10.0  # how far below the smallest D measured a recommendation may go
+BELOW = 10.0  # how far below the smallest D measured a recommendation may go
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,7 +223,7 @@ class Surface:
     def least_D(self) -> float:
         """The least D that a recommendation may have; 1 for a law with given parameters."""
         measured = self.measured("D")
-        return max(1.0, float(measured.min()) / _BELOW) if measured.size else 1.0
+        return max(1.0, float(measured.min()) / BELOW) if measured.size else 1.0
 
     def check_possible(self, where: str, loss: np.ndarray) -> None:
         """Refuse a predicted metric that cannot be: at or below zero where every measured value is positive, and so on.

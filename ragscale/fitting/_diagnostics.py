@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 
 TOO_FEW = "too few models for an error"
 Verdict = Literal["helps", "hurts", "does not help", "cannot be told", "not measured"]
+_SAME = {
+    "helps": {"helps here", "helps from D0 on"},
+    "hurts": {"hurts"},
+    "does not help": {"no effect", "nobody reads in this range"},
+    "cannot be told": {"cannot be told"},
+    "not measured": {"not measured", "cannot be told"},
+}
+"""Which verdict on single stores says the same as one on their average."""
 _SMALL = 0.02
 """An effect that is surely within this share of the metric, or of a score's range, is none."""
 
@@ -90,6 +98,11 @@ class RetrievalEffect(Result):
             "cannot be told": "Whether retrieval helps cannot be told: its effect may be zero, and may be large",
         }
         return f"{words[self.verdict]} (change of the metric {self._said()} over {self.n_models} trained models)."
+
+    def on_average(self) -> str:
+        """Say the change without a verdict: what single stores do may be more, or other."""
+        models = f"{self.n_models} trained model" + ("s" if self.n_models != 1 else "")
+        return f"On average over all stores the metric changes by {self._said()} ({models})."
 
     def _said(self) -> str:
         """Return the change with its interval, in percent where it is a share."""
@@ -418,7 +431,10 @@ def _retrieval_findings(fit: ManifoldFit, effect: RetrievalEffect) -> list[Findi
     if not np.any(peek(fit, "data")["R"].to_numpy(float) > 0):
         return []
     level = "note" if effect.verdict == "helps" else "warning"
-    found = [Finding(level, "retrieval", str(effect))]
+    if fit.verdict.kind in _SAME.get(effect.verdict, ()):
+        found = [Finding(level, "retrieval", str(effect))]
+    else:  # other stores, another question: not a second verdict beside the first
+        found = [Finding("note", "retrieval", effect.on_average())]
     if fit.theta.get("C") == 0.0:
         found.append(Finding("warning", "no gain", "The fitted gain is zero (C = 0): its shape means nothing."))
     return found

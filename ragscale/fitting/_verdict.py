@@ -124,17 +124,22 @@ def _of_stores(seen: Evidence) -> Verdict:
         return _hurts(one)
     if one.low > 0 or seen.helps:
         hurt = seen.smallest is not None and seen.smallest.high < 0
-        tail = f"; the smallest raise it by {-seen.smallest.gain:.3g}" if hurt and seen.smallest is not None else ""
+        tail = f"; the smallest raise it by {_cost(seen.smallest)}" if hurt and seen.smallest is not None else ""
+        tail += "" if one.low > 0 else f"; by the largest it is {_interval(one)}, which may be nothing"
         best = _best(seen)
         text = f"Retrieval helps here: {_gains(best)}{tail}."
         return Verdict(kind="helps here", text=text, **_numbers(best))
     return _nothing_clear(one, seen.needed)
 
 
+def _cost(one: Paired) -> str:
+    """Turn the interval round."""
+    return f"{-one.gain:.3g} [{-one.high:.3g}, {-one.low:.3g}]"
+
+
 def _hurts(one: Paired) -> Verdict:
-    """Say that the largest stores raise the loss; turn the interval round, since it is a cost."""
-    cost = f"{-one.gain:.3g} [{-one.high:.3g}, {-one.low:.3g}]"
-    text = f"Retrieval hurts: the largest stores raise the loss by {cost} ({one.n_models} trained models)."
+    """Say that the largest stores raise the loss."""
+    text = f"Retrieval hurts: the largest stores raise the loss by {_cost(one)} ({one.n_models} trained models)."
     return Verdict(kind="hurts", text=text, **_numbers(one))
 
 

@@ -264,3 +264,43 @@ def test_an_estimate_is_as_true_as_its_value() -> None:
     fit = rs.fit_manifold(TABLE, "log1p")
     assert rs.critical_store(fit, N=1e9, D=1e10)
     assert not rs.exchange_rate(known("log1p", C=0.0), N=1e9, D=1e10, R=1e9)
+
+
+def test_a_threshold_in_data_is_looked_for_at_the_data_that_were_measured() -> None:
+    fit = rs.fit_manifold(TABLE, "interaction")
+    found = rs.reading_threshold(rs.bootstrap(fit, n_resamples=15, rng=0), by="D")
+    assert sorted(found.table["D"]) == pytest.approx(sorted(TABLE["D"].unique()))
+    assert found.table["N"].nunique() == 1
+    ratios = rs.reading_threshold(fit, by="D_over_N", N=1e9)
+    assert sorted(ratios.table["D"]) == pytest.approx(sorted(TABLE["D"].unique()))
+    sizes = rs.reading_threshold(fit)
+    assert sizes.table["D"].between(2e9, 2e11).all()  # 20 N, and no further than was trained
+    assert sizes.table.set_index("N").loc[1e9, "D"] == pytest.approx(2e10)
+
+
+def test_gold_passages_are_called_gold() -> None:
+    rng, rows = np.random.default_rng(0), []
+    for n in (1e8, 3e8, 1e9):
+        for seed in range(4):
+            rows += [
+                (n, 20 * n, r, 3 - gain + 0.01 * rng.standard_normal(), name, seed)
+                for name, gain, r in (
+                    ("random", 0, 0),
+                    ("oracle", 0.5, 0),
+                    ("retrieved", 0.2, 1e9),
+                    ("closed-book", 0, 0),
+                )
+            ]
+    table = pd.DataFrame(rows, columns=["N", "D", "R", "value", "condition", "seed"]).assign(metric="nll_per_token")
+    assert "gold passages help over random" in rs.reading_threshold(table).summary()
+    assert "retrieved passages help over random" in rs.reading_threshold(table, condition="retrieved").summary()
+
+
+def test_the_best_size_stays_near_the_sizes_that_were_measured() -> None:
+    flat = TABLE.assign(value=TABLE["value"] - 400 * TABLE["N"] ** -0.34)  # size does nothing: the smallest is best
+    best = rs.compute_optimal(rs.fit_manifold(flat, "log1p"), flops=1e19)
+    assert pytest.approx(1e7) == best.N  # a tenth of the smallest
+    assert best.boundary == "N=min"
+    free = rs.compute_optimal(rs.fit_manifold(TABLE, "log1p"), flops=1e20, R="free", store_flops=1e9)
+    assert free.D >= 2e8
+    assert rs.compute_optimal(known("log1p"), flops=1e12).D >= 1e3

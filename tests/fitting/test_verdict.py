@@ -97,3 +97,33 @@ def test_the_gate_says_reads_in_at_most_five_of_a_hundred_tables_without_readers
         for seed in range(60)
     )  # fmt: skip
     assert wrong <= 3
+
+
+def test_two_verdicts_never_contradict_each_other_in_one_summary() -> None:
+    rng, rows = np.random.default_rng(0), []
+    for n in (1e8, 3e8, 1e9, 3e9):
+        for d in (2e9, 1e10, 5e10):
+            closed = 1.7 + 400 * n**-0.34 + 410 * d**-0.28
+            for r, gain in ((0, 0.0), (1e8, -0.05), (1e9, 0.0), (1e10, 0.06)):  # small stores hurt, the largest help
+                rows.append((n, d, r, closed - gain + 0.003 * rng.standard_normal()))
+    fit = fit_manifold(pd.DataFrame(rows, columns=["N", "D", "R", "value"]), "log1p")
+    assert fit.verdict.kind == "helps here"
+    assert fit.diagnostics.retrieval.verdict != "helps"
+    assert "does not help" not in fit.summary()
+    assert "On average over all stores the metric changes by" in fit.summary()
+    assert "the smallest raise it by 0.0" in fit.verdict.text
+    low, high = (float(x) for x in fit.verdict.text.split("raise it by")[1].split("[")[1].split("]")[0].split(","))
+    assert low < 0.05 < high
+
+
+def test_a_store_that_helps_where_the_largest_does_not_is_said_so() -> None:
+    rng, rows = np.random.default_rng(1), []
+    for n in (1e8, 3e8, 1e9, 3e9):
+        for d in (2e9, 1e10, 5e10):
+            closed = 1.7 + 400 * n**-0.34 + 410 * d**-0.28
+            for r, gain in ((0, 0.0), (1e8, 0.05), (1e9, 0.03), (1e10, 0.0)):
+                rows.append((n, d, r, closed - gain + 0.005 * rng.standard_normal()))
+    fit = fit_manifold(pd.DataFrame(rows, columns=["N", "D", "R", "value"]), "log1p")
+    assert "stores of 1e+08 tokens lower the loss" in fit.verdict.text
+    assert "by the largest it is" in fit.verdict.text
+    assert "which may be nothing" in fit.verdict.text
