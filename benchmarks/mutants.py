@@ -39,6 +39,7 @@ import scipy.stats  # noqa: F401
 ROOT = Path(__file__).resolve().parents[1]
 STATE = ROOT / "runs" / "mutants.jsonl"
 RESULTS = ROOT / "benchmarks" / "results" / "mutants.md"
+EARLIER = "## Earlier samples"  # what stands under it stays
 ROOMS = ("ragscale/fitting", "ragscale/decisions")
 WORDS = {"_allocation_words.py", "_verdict.py", "_lmfit.py", "_saved.py", "__init__.py"}
 AREAS = [  # the first that fits
@@ -354,7 +355,8 @@ def main() -> None:
                 file.write(json.dumps(rows[-1]) + "\n")
             where = f"{mutant['file']}:{mutant['line']}"
             print(f"{time.monotonic() - start:6.0f} s {verdict:9} {where} {mutant['what'][:90]}", flush=True)
-    RESULTS.write_text(report(rows))
+    earlier = RESULTS.read_text().partition(EARLIER)[2] if RESULTS.exists() else ""
+    RESULTS.write_text(report(rows) + (f"{EARLIER}{earlier}" if earlier else ""))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from ragscale.fitting import (
 from ragscale.fitting._fit_table import settle
 from ragscale.fitting._prepare import prepare
 from ragscale.fitting.solver._coordinates import Coordinates
-from ragscale.fitting.solver._grid import Grid, _axes, _local_minima
+from ragscale.fitting.solver._grid import Grid, _local_minima
 from ragscale.fitting.solver._linear import nonnegative, solve
 from ragscale.fitting.solver._newton import newton_system
 from ragscale.fitting.solver._problem import Problem
@@ -306,12 +306,15 @@ def test_a_grid_solves_for_the_coefficients_at_every_point(law: ScalingLaw):
 
 
 def test_axes_of_a_grid_are_even_in_what_is_searched_and_dense_near_zero_exponents():
-    axes = _axes(problem_of(Log1p()))
+    axes = Grid(problem_of(Log1p()), np.empty(0)).axes
     assert [len(axis) for axis in axes] == [14] * 3
     np.testing.assert_allclose(np.diff(np.log(axes[0])), np.diff(np.log(axes[0]))[0])  # .02 to 2 in equal factors
     assert (axes[0][0], axes[0][-1]) == pytest.approx((0.02, 2.0))
     np.testing.assert_allclose(np.diff(axes[2]), np.diff(axes[2])[0])  # a logarithm already
-    assert [len(axis) for axis in _axes(problem_of(Chinchilla()))] == [24, 24]
+    assert [len(axis) for axis in Grid(problem_of(Chinchilla()), np.empty(0)).axes] == [24, 24]
+    coarse = Grid(problem_of(Log1p()), np.empty(0), coarse=True).axes  # over the same range
+    assert [len(axis) for axis in coarse] == [8] * 3
+    assert [(axis[0], axis[-1]) for axis in coarse] == pytest.approx([(axis[0], axis[-1]) for axis in axes])
 
 
 def test_starts_lie_within_bounds_and_rows_of_weight_zero_have_no_say():
