@@ -226,6 +226,8 @@ def test_a_pair_of_a_law_that_reads_needs_its_hit_rate():
     full = surface(("reading", theta), hit_rate=1.0)
     n, d, r = np.array([2e7]), np.array([1e9]), np.array([1e7])
     assert full.law.loss(n, d, r, full.theta) < half.law.loss(n, d, r, half.theta)
+    rates = surface(("reading", theta), hit_rate={1e6: 0.5, 1e8: 0.5})  # as of a fit: a curve, not two numbers
+    np.testing.assert_allclose(rates.law.loss(n, d, r, rates.theta), half.law.loss(n, d, r, half.theta))
 
 
 def test_replicates_that_are_not_finite_are_left_out(fitted):
