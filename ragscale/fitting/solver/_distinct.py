@@ -61,12 +61,16 @@ def find_distinct(
     groups = _merge(list(needs.values()) + [set().union(*same) for same in _by_owner(base, needs, owner)])
     found: list[tuple[list[int], np.ndarray, np.ndarray]] = []
     for group in groups:
-        table = np.stack([counts[axis][:-1] for axis in sorted(group)])
-        values, index = np.unique(table, axis=1, return_inverse=True)
+        columns = [counts[axis][:-1] for axis in sorted(group)]
+        if len(columns) == 1:  # ten times as fast as pairs
+            values, index = np.unique(columns[0], return_inverse=True)
+            values = values[None]
+        else:
+            values, index = np.unique(np.stack(columns), axis=1, return_inverse=True)
+        if 2 * values.shape[1] > rows:
+            return None
         found.append((sorted(group), values, index.reshape(-1)))
     size = max((values.shape[1] for _, values, _ in found), default=1)
-    if 2 * size > rows:
-        return None
     made = [np.full(size + 1, count[-1]) for count in counts]
     place = {}
     for axes, values, _ in found:
