@@ -12,7 +12,7 @@ import pytest
 import ragscale as rs
 from ragscale.decisions._surface import Average, Surface, surface
 from ragscale.errors import ConfigError, ExtrapolationWarning, FitError
-from ragscale.fitting import Bounded
+from ragscale.fitting import Bounded, Identity
 from ragscale.fitting.laws._law import Theta
 
 from .conftest import known
@@ -86,13 +86,17 @@ def test_a_thousand_times_outside_of_the_data_nothing_is_recommended(n: float, s
         assert part in str(caught.value)
 
 
-def test_a_metric_that_cannot_be_is_refused_only_where_all_values_are_positive():
-    of().check_possible("here", np.array([0.1, 2.0]))
-    with pytest.raises(FitError, match=r"here: the fit of the law 'log1p' predicts -0\.2 there"):
-        of().check_possible("here", np.array([0.1, -0.2]))
+def test_a_metric_that_cannot_be_is_refused_by_the_limits_of_its_link():
+    losses = of(link=Identity())
+    losses.check_possible("here", np.array([0.1, 2.0]))
+    with pytest.raises(
+        FitError, match=r"here: the fit of the law 'log1p' predicts -0\.2 there, and this metric is never 0"
+    ):
+        losses.check_possible("here", np.array([0.1, -0.2]))
     with pytest.raises(FitError, match="predicts 0 there"):
-        of().check_possible("here", np.array([0.0]))
-    of(data=ROWS.assign(value=[-3.0, -2.5])).check_possible("here", np.array([-0.2]))
+        losses.check_possible("here", np.array([0.0]))
+    of(data=ROWS.assign(value=[-3.0, -2.5]), link=Identity()).check_possible("here", np.array([-0.2]))
+    of(data=None, link=Identity()).check_possible("here", np.array([-0.2]))
 
 
 # Stacks and members ---------------------------------------------------------------------------------------------------

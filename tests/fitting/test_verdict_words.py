@@ -70,7 +70,7 @@ def test_sentences_hold_the_numbers_the_right_way_round():
 def test_small_stores_that_hurt_are_said_beside_large_ones_that_help():
     smallest = paired(-0.2, -0.3, -0.1, what="gain by the smallest store")
     assert said(paired(0.3, 0.1, 0.5), smallest=smallest).text.endswith(
-        "(5 trained models); the smallest raise it by 0.2."
+        "(5 trained models); the smallest raise it by 0.2 [0.1, 0.3]."
     )
     harmless = paired(0.05, -0.1, 0.2, what="gain by the smallest store")
     assert "the smallest" not in said(paired(0.3, 0.1, 0.5), smallest=harmless).text
