@@ -275,6 +275,16 @@ def test_folds_by_number_hold_every_model_once_and_repeat():
     assert not folds["error"].equals(other["error"])
 
 
+def test_folds_of_a_metric_in_larger_units_are_the_same_folds():
+    """An objective of thousands is searched as one of thousandths."""
+    table = rows(8, 4, sigma=0.02)
+    options = {"loss": "least_squares", "space": "linear", "link": "identity", "leave_out": "N"}
+    small = rs.fitting.cross_validate(table, "chinchilla", **options)
+    large = rs.fitting.cross_validate(table.assign(value=1000 * table["value"], metric="loss"), "chinchilla", **options)
+    np.testing.assert_allclose(large.table["error"], 1000 * small.table["error"], rtol=1e-4)
+    assert large.table["objective"].min() > 10
+
+
 @pytest.mark.parametrize(
     ("way", "kind", "said"),
     [
