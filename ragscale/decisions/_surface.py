@@ -16,7 +16,7 @@ from ragscale.fitting._bootstrap import LEAST_WEIGHT
 from ragscale.fitting._conditions import as_hit_rate
 from ragscale.fitting.laws._catalogue import make_law
 from ragscale.fitting.laws._law import ScalingLaw, Theta
-from ragscale.fitting.solver.links import Link
+from ragscale.fitting.solver.links import Identity, Link
 
 if TYPE_CHECKING:
     from ragscale.fitting import Bootstrap, Comparison, ManifoldFit
@@ -233,9 +233,9 @@ class Surface:
         FitError
             With the value, and what it says about the fit.
         """
-        link = self.members[0].link if self.members else self.link
-        if self.data is None or link is None:
+        if self.data is None:
             return
+        link = (self.members[0].link if self.members else self.link) or Identity()
         low, high = link.limits(np.asarray(self.data["value"], np.float64))
         value = self.metric(loss)
         beyond = (value < low) | (value > high) | ((value <= 0) & (low == 0) & np.isinf(high))
