@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from ragscale._counts import whole_or_same
+from ragscale._counts import is_number, whole_or_same
 from ragscale.errors import ConfigError
 
 SCHEDULES = ("wsd", "cosine", "wsd-s")
@@ -13,6 +13,26 @@ SHAPES = ("1-sqrt", "linear", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16", "bf16-true", "fp64")
 PARALLEL = ("auto", "none", "ddp", "fsdp")
 
+# above or at least the first number, and at most the second
+NUMBERS: dict[str, tuple[str, float, float | None]] = {
+    "learning_rate": ("above", 0, None),
+    "eps": ("above", 0, None),
+    "clip_norm": ("above", 0, None),
+    "save_minutes": ("above", 0, None),
+    "weight_decay": ("at least", 0, None),
+    "z_loss": ("at least", 0, None),
+    "final_rate": ("at least", 0, 1),
+    "decay_fraction": ("above", 0, 1),
+}
+FLAGS = (
+    "document_mask",
+    "shuffle",
+    "repeat",
+    "allow_bf16_true",
+    "allow_short_runs",
+    "activation_checkpointing",
+    "deterministic",
+)
 COUNTS = (
     "seq_len",
     "batch_tokens",
@@ -185,6 +205,11 @@ class TrainConfig:
             object.__setattr__(self, "betas", tuple(self.betas))
         for name in COUNTS:
             object.__setattr__(self, name, whole_or_same(getattr(self, name)))
+        for name in NUMBERS:  # NumPy's too, which JSON does not know
+            if is_number(value := getattr(self, name)) and not isinstance(value, int | float):
+                object.__setattr__(self, name, float(value))
+        if isinstance(self.betas, tuple) and all(map(is_number, self.betas)):
+            object.__setattr__(self, "betas", tuple(b if isinstance(b, int | float) else float(b) for b in self.betas))
         problems = list(self._problems())
         if problems:
             raise ConfigError("this training configuration cannot work:\n- " + "\n- ".join(problems))
@@ -222,7 +247,7 @@ class TrainConfig:
         ):
             if getattr(self, name) not in choices:
                 yield f"{name} must be one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}"
-        if self.transfer not in {None, "wd-mup"}:
+        if self.transfer not in (None, "wd-mup"):
             yield f"transfer must be None or 'wd-mup', got {self.transfer!r}"
         elif self.transfer is not None and (self.base_width is None or self.learning_rate is None):
             yield (
@@ -231,20 +256,24 @@ class TrainConfig:
             )
         elif self.transfer is None and self.base_width is not None:
             yield f"base_width={self.base_width} is used with transfer='wd-mup' only"
-        if self.compile not in {None, True, False, "stack"}:
+        for name in FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                yield f"{name} must be True or False, got {getattr(self, name)!r}"
+        if not isinstance(self.cuda_graph, bool | None):
+            yield f"cuda_graph must be None, True or False, got {self.cuda_graph!r}"
+        if not isinstance(self.compile, bool | None) and self.compile != "stack":
             yield f"compile must be None, True, False or 'stack', got {self.compile!r}"
-        for name in ("learning_rate", "eps", "clip_norm", "save_minutes"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                yield f"{name} must be above 0, got {value!r}"
-        for name in ("weight_decay", "z_loss"):
-            if not getattr(self, name) >= 0:
-                yield f"{name} must be at least 0, got {getattr(self, name)!r}"
-        if not 0 <= self.final_rate <= 1:
-            yield f"final_rate is a share of the peak rate, within 0 and 1, got {self.final_rate!r}"
-        if not 0 < self.decay_fraction <= 1:
-            yield f"decay_fraction must be above 0 and at most 1, got {self.decay_fraction!r}"
-        if self.betas is not None and not (len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)):
+        for name, (word, least, most) in NUMBERS.items():
+            number: Any = getattr(self, name)
+            if name == "learning_rate" and self.learning_rate is None:
+                continue
+            is_within = is_number(number) and (number > least if word == "above" else number >= least)
+            if not is_within or not number < float("inf") or (most is not None and number > most):
+                upper = "" if most is None else f" and at most {most}"
+                yield f"{name} must be a finite number {word} {least}{upper}, got {number!r}"
+        betas: Any = self.betas
+        is_pair = isinstance(betas, tuple) and len(betas) == 2 and all(map(is_number, betas))
+        if betas is not None and not (is_pair and all(0 <= beta < 1 for beta in betas)):
             yield f"betas must be two numbers of at least 0 and below 1, got {self.betas!r}"
         if self.precision == "bf16-true" and not self.allow_bf16_true:
             yield (
