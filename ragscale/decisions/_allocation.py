@@ -108,7 +108,7 @@ class Allocation(Result):
     metric: str = ""
     rises: bool = False
     verdict: str = ""
-    store: Any = "helps"
+    store: Words = "helps"
     note: str = ""
 
     def __post_init__(self) -> None:
