@@ -28,6 +28,9 @@ def test_passages_are_counted_in_tokens_by_one_name(tmp_path):
     with pytest.warns(FutureWarning, match=r"split_corpus\(passage_tokens="):
         old = rs.split_corpus(documents, tmp_path / "old", tokenizer=tokenizer, passage_size=16, progress=False)
     assert old.digest == new.digest
+    with pytest.warns(FutureWarning, match=r"audit\(rng="):
+        audited = old.audit(seed=1)
+    assert audited.checks.equals(old.audit(rng=1).checks)
 
 
 def test_folds_and_audits_draw_by_rng():

@@ -80,7 +80,6 @@ class AuditReport(Result):
         return f"<p><b>{verdict}</b></p>{self.checks.to_html()}<ul>{measures}</ul>"
 
 
-@renamed("seed", "rng")
 class AuditOptions(TypedDict, total=False):
     """The options of `audit`."""
 
@@ -90,6 +89,7 @@ class AuditOptions(TypedDict, total=False):
     rng: RngLike
 
 
+@renamed("seed", "rng")
 def audit(
     split: Split, *, D: int | None = None, measure: bool = True, sample: int = 1000, rng: RngLike = 0
 ) -> AuditReport:

@@ -48,7 +48,6 @@ LAYOUT = 1
 _FACTS = {"documents": int, "bytes": int, "rejects": dict, "digest": str}
 
 
-@renamed("passage_size", "passage_tokens")
 class SplitSettings(TypedDict, total=False):
     """What a split depends on, see `split_corpus`."""
 
@@ -65,6 +64,7 @@ class SplitSettings(TypedDict, total=False):
     minhash_threshold: float
 
 
+@renamed("passage_size", "passage_tokens")
 def split_corpus(
     documents: Documents,
     out: str | os.PathLike[str],

@@ -71,7 +71,7 @@ def test_one_checkpoint_with_many_stores_is_a_law_of_the_store(law: str) -> None
     assert fit.params["stderr"].isna().all()  # one model tells nothing about the next
     assert np.abs(fit.to_frame()["residual"]).max() < 0.02
     assert float(fit.predict(1e9, 2e10, 2e9)) == pytest.approx(3.0 - 0.15 * np.log(3), abs=0.02)
-    assert "whether other models gain as much cannot be told" in fit.summary()
+    assert "Whether others would gain as much is not known" in fit.summary()
 
 
 def test_an_automatic_law_of_a_store_sweep_reads_the_store() -> None:
