@@ -11,6 +11,7 @@ import numpy as np
 
 from ragscale._extras import require
 from ragscale.errors import ConfigError
+from ragscale.fitting._conditions import GOLD, RANDOM, conditions
 from ragscale.plotting._frame import LABELS, Frame, count, from_zero, metric_label, style
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ def slices(
 ) -> Axes:
     """Plot the surface along one axis, a curve for each N, with the measured points and, for a bootstrap, bands.
 
+    Points are cells of a store: passages that were chosen with the answer, or at random, are none.
+
     Parameters
     ----------
     fit : ManifoldFit or Bootstrap
@@ -156,17 +159,21 @@ def slices(
     ax, data = frame.ax, point.data
     store, tokens, observed = np.asarray(store_of(point), float), np.asarray(data["D"], float), _observed(point)
     ratio = float(np.median(data["D"] / data["N"])) if tokens_per_parameter is None else tokens_per_parameter
+    shown = ~np.isin(conditions(data), [GOLD, RANDOM]) if "R" in data else np.ones(len(data), bool)
     for size, colour in frame.colours(data["N"]):
         of_size = np.asarray(data["N"] == size)
         nearest = tokens[of_size][np.argmin(np.abs(np.log(tokens[of_size] / (ratio * size))))]
         lines: list[tuple[np.ndarray, np.ndarray, np.ndarray, str]] = []
         if along == "R":
-            rows, grid = of_size & (tokens == nearest), from_zero(store)
+            rows, grid = of_size & shown & (tokens == nearest), from_zero(store)
             lines.append((grid, np.full_like(grid, nearest), grid, "-"))
             ax.plot(store[rows], observed[rows], "o", color=colour, ms=4, label=f"{count(size)}, D = {count(nearest)}")
         else:
             for level, line, marker in ((0.0, "-", "o"), (store[of_size].max(), "--", "s")):
-                rows, grid = of_size & (store == level), np.geomspace(tokens[of_size].min(), tokens[of_size].max(), 80)
+                rows, grid = (
+                    of_size & shown & (store == level),
+                    np.geomspace(tokens[of_size].min(), tokens[of_size].max(), 80),
+                )
                 lines.append((grid, grid, np.full_like(grid, level), line))
                 name = count(size) if line == "-" else None
                 ax.plot(tokens[rows], observed[rows], marker, color=colour, ms=4, label=name)
@@ -175,7 +182,8 @@ def slices(
             ax.plot(x, point.predict(size, d, r), **drawn)
             if boot is not None:
                 tail = (1 - confidence_level) / 2
-                low, high = np.quantile(boot.predict(size, d, r), [tail, 1 - tail], axis=0)
+                ends = np.quantile(boot.predict(size, d, r), [tail, 1 - tail], axis=0)
+                low, high = np.clip(ends, point.lowest, point.highest)  # no metric goes beyond
                 ax.fill_between(x, low, high, color=drawn["color"], alpha=0.18, lw=0)
     frame.counts("x", store if along == "R" else tokens)
     frame.label(along, metric_label(data))

@@ -87,6 +87,24 @@ def test_the_interactive_surface_holds_the_measured_points(fit):
     assert len(figure.data[1].x) == (fit.data["N"] == 1e9).sum()
 
 
+def test_bands_end_where_the_metric_does(boot, monkeypatch):
+    predict = type(boot).predict
+    monkeypatch.setattr(type(boot), "predict", lambda self, *counts: predict(self, *counts) - 100.0)
+    ax = plotting.slices(boot, along="D")
+    assert {path.vertices[:, 1].min() for band in ax.collections for path in band.get_paths()} == {0.0}
+
+
+def test_slices_show_cells_of_a_store_and_no_controls():
+    table = rs.datasets.simulate_reading(D=[4e6, 64e6], model_noise=0.3, rng=0)
+    fit = rs.fit_manifold(table, "reading")
+    for along in ("R", "D"):
+        ax = plotting.slices(fit, along=along)
+        points = {tuple(xy) for line in ax.lines if line.get_linestyle() == "None" for xy in line.get_xydata()}
+        chosen = table[table["condition"].isin(["oracle", "random"])]
+        assert len(points) > 3
+        assert not points & set(zip(chosen[along], chosen["value"], strict=True))
+
+
 @pytest.mark.parametrize(
     "call", [lambda fit: plotting.residuals(fit, against="T"), lambda fit: plotting.slices(fit, along="N")]
 )
