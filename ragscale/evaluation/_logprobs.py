@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ragscale.evaluation._tree import to_device
+
 if TYPE_CHECKING:
     import torch
 
@@ -63,7 +65,7 @@ def target_logprobs(
 
     device = hidden_PD.device
     most = at_once or LOGITS_AT_ONCE.get(device.type, LOGITS_AT_ONCE["cpu"])
-    targets, sources = (torch.from_numpy(part).to(device, non_blocking=True) for part in (targets_T, sources_T))
+    targets, sources = to_device(targets_T, device), to_device(sources_T, device)
     logprobs, greedy = [], []
     start, n_vocabulary = 0, 0
     while start < len(hidden_PD):

@@ -95,7 +95,7 @@ class Scorer:
 
     def _score_shared(self, requests: Sequence[ScoreRequest], precision: str) -> list[Score]:
         owners = np.cumsum([0, *(len(request.continuations) for request in requests)]).tolist()
-        waiting = [_Waiting(request, owner) for request, owner in zip(requests, owners, strict=False)]
+        waiting = [_Waiting(request, owner) for request, owner in zip(requests, owners[:-1], strict=True)]
         return self._score_rows(requests, waiting, owners[-1], precision, is_tree=True)
 
     def _score_plain(self, requests: Sequence[ScoreRequest], precision: str) -> list[Score]:
@@ -123,7 +123,7 @@ class Scorer:
             misses[:] += np.bincount(owners, ~greedy, n_owners).astype(np.int64)
 
         def run(waiting: Sequence[Row | _Waiting]) -> None:
-            part = [row.row() if isinstance(row, _Waiting) else row for row in waiting]
+            part = _made(waiting)
             running.append((part, self._batch(part, precision, is_tree)))
             if len(running) > 1:  # read one batch behind, so that a GPU has work while the next is put together
                 read(*running.pop(0))
@@ -134,8 +134,7 @@ class Scorer:
 
         alone, trees = rows, []
         if self.shares_prefixes:
-            made = [row.row() if isinstance(row, _Waiting) else row for row in rows]
-            alone, trees = forest(made, self._width)
+            alone, trees = forest(_made(rows), self._width)
         self.model.in_batches(sorted(alone, key=len, reverse=True), len, run)
         self.model.in_batches(sorted(trees, key=len, reverse=True), len, run_trees)
         for one in running:
@@ -340,6 +339,11 @@ class _Waiting:
 
     def row(self) -> Row:
         return tree_row(self.request, self.owner)
+
+
+def _made(rows: Sequence[Row | _Waiting]) -> list[Row]:
+    """Make the rows that are not made yet."""
+    return [row.row() if isinstance(row, _Waiting) else row for row in rows]
 
 
 def _coming(*tensors: torch.Tensor) -> Callable[[], list[np.ndarray]]:

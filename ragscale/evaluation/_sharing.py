@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ragscale.evaluation._steps import Body
-from ragscale.evaluation._tree import Row, tree_sees
+from ragscale.evaluation._tree import Row, to_device, tree_sees
 
 if TYPE_CHECKING:
     import torch
@@ -172,8 +172,6 @@ def _size(node: Node) -> int:
 
 def _collate(nodes: Sequence[Node], device: torch.device) -> tuple[torch.Tensor, ...]:
     """Return tokens, positions and segments (-1 is padding), (B, L), and the needed columns, (B, N)."""
-    import torch
-
     arrays = [np.full((len(nodes), max(map(len, nodes))), fill, dtype=np.int64) for fill in (0, 0, -1)]
     column = np.arange(max(1, *(node.n_needed for node in nodes)))
     needed = np.zeros((len(nodes), len(column)), dtype=np.int64)
@@ -181,4 +179,4 @@ def _collate(nodes: Sequence[Node], device: torch.device) -> tuple[torch.Tensor,
         for array, name in zip(arrays, ("tokens", "positions", "segments"), strict=True):
             array[place, : len(node)] = getattr(node.row, name)[node.start : node.stop]
         needed[place] = np.minimum(max(0, len(node) - node.n_needed) + column, len(node) - 1)
-    return tuple(torch.from_numpy(array).to(device) for array in (*arrays, needed))
+    return tuple(to_device(array, device) for array in (*arrays, needed))
