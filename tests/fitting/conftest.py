@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
+from ragscale.fitting import Parameter, ScalingLaw
+
 N = np.array([3e7, 1e8, 3e8, 1e9, 3e9, 1e10])
 D_OVER_N = np.array([2.0, 8.0, 30.0, 120.0])
 R_OVER_N = np.array([0.0, 0.5, 2.0, 8.0, 20.0])
+
+
+class Line(ScalingLaw):
+    """Two coefficients, no exponent: ordinary least squares."""
+
+    name = "line"
+    variables = ("N", "D")
+    parameters = (Parameter("E", -100.0, 100.0), Parameter("slope", -100.0, 100.0))
+
+    def _loss(self, n: np.ndarray, d: np.ndarray, r: np.ndarray, theta: Any) -> Any:
+        return theta.E + theta.slope * np.log(n / 1e8) + 0 * d
+
+
+@pytest.fixture(scope="session")
+def line() -> ScalingLaw:
+    """A law that is linear in its parameters, whose numbers textbooks have."""
+    return Line()
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import ragscale as rs
-from ragscale.fitting import ManifoldFit, Parameter, ScalingLaw, fit_manifold, retrieval_effect
+from ragscale.fitting import ManifoldFit, ScalingLaw, fit_manifold, retrieval_effect
 from ragscale.fitting._diagnostics import _robust_spread, _tradeoff_findings
 from ragscale.fitting._misfit import Pattern, parity_slope, patterns, verdict
 
@@ -271,26 +269,15 @@ def test_a_robust_spread_is_the_smaller_of_two_and_never_zero(values: list[float
 # Numbers of a model that is linear, where textbooks have them ---------------------------------------------------------
 
 
-class Line(ScalingLaw):
-    """Two coefficients, no exponent: ordinary least squares."""
-
-    name = "line of diagnostics"
-    variables = ("N", "D")
-    parameters = (Parameter("E", -100.0, 100.0), Parameter("slope", -100.0, 100.0))
-
-    def _loss(self, n: np.ndarray, d: np.ndarray, r: np.ndarray, theta: Any) -> Any:
-        return theta.E + theta.slope * np.log(n / 1e8) + 0 * d
-
-
 @pytest.fixture(scope="module")
-def straight() -> tuple[ManifoldFit, np.ndarray, np.ndarray, np.ndarray]:
+def straight(line: ScalingLaw) -> tuple[ManifoldFit, np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)
     n = np.repeat(np.geomspace(1e7, 1e10, 12), 4)
     d = np.tile([1e9, 2e9, 4e9, 8e9], 12)
     cluster = np.repeat(np.arange(24), 2)  # runs of two rows
     y = 5.0 - 0.2 * np.log(n / 1e8) + 0.05 * rng.standard_normal(48) + 0.1 * rng.standard_normal(24)[cluster]
     table = pd.DataFrame({"N": n, "D": d, "R": 0.0, "value": y, "run": [f"r{c}" for c in cluster]})
-    fit = fit_manifold(table, Line(), loss="least_squares", link="identity", space="linear")
+    fit = fit_manifold(table, line, loss="least_squares", link="identity", space="linear")
     design = np.stack([np.ones(48), np.log(n / 1e8)], axis=1)
     return fit, design, y, cluster
 

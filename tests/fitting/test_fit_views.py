@@ -23,7 +23,6 @@ from ragscale.fitting import (
     Log1p,
     ManifoldFit,
     Multiplicative,
-    Parameter,
     Power,
     ScalingLaw,
     backtest,
@@ -171,25 +170,14 @@ def test_a_prediction_below_the_lowest_value_is_refused_with_its_place(fit: Mani
 # Profiles: a model that is linear has a parabola ----------------------------------------------------------------------
 
 
-class Line(ScalingLaw):
-    """Two coefficients: ordinary least squares."""
-
-    name = "line of fit views"
-    variables = ("N", "D")
-    parameters = (Parameter("E", -100.0, 100.0), Parameter("slope", -100.0, 100.0))
-
-    def _loss(self, n: np.ndarray, d: np.ndarray, r: np.ndarray, theta: Any) -> Any:
-        return theta.E + theta.slope * np.log(n / 1e8) + 0 * d
-
-
 @pytest.fixture(scope="module")
-def straight() -> ManifoldFit:
+def straight(line: ScalingLaw) -> ManifoldFit:
     rng = np.random.default_rng(3)
     n = np.repeat(np.geomspace(1e7, 1e10, 12), 3)
     d = np.tile([1e9, 2e9, 4e9], 12)
     y = 5.0 - 0.2 * np.log(n / 1e8) + 0.05 * rng.standard_normal(36)
     rows = pd.DataFrame({"N": n, "D": d, "R": 0.0, "value": y, "metric": "loss"})
-    return fit_manifold(rows, Line(), loss="least_squares", link="identity", space="linear")
+    return fit_manifold(rows, line, loss="least_squares", link="identity", space="linear")
 
 
 @pytest.mark.parametrize("name", ["E", "slope"])
